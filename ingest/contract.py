@@ -53,8 +53,8 @@ from shared.project.snowplow import Snowplow
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-Carrier = Literal["basic", "bearer", "header", "body", "event", "path", "query", "host"]
-"""The places of a key, in order of precedence."""
+Carrier = Literal["basic", "bearer", "header", "body", "event", "path", "query", "host", "webhook"]
+"""The places of a key, in order of precedence. `webhook`: the address of one, which alone proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,8 @@ class HttpRequest(NamedTuple):
     """Scheme and authority under which the client reaches this server, for documents that name it."""
     admission: Admission | None = None
     """The result of the key in the head when the same head came before, if it says nothing else: no charset, no other key."""
+    query_text: str = ""
+    """The query as it came, for senders that sign it."""
 
 
 class Credential(NamedTuple):
@@ -89,6 +91,69 @@ class Credential(NamedTuple):
 
     carrier: Carrier
     value: str
+
+
+class Given(NamedTuple):
+    """What a request says of its payload outside of the body: a name, an id, a user; `kind` is how the body is written."""
+
+    kind: Literal["json", "form", "text", ""] = ""
+    name: str = ""
+    id: str = ""
+    user: str = ""
+
+
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the payload of a webhook becomes events. Dead letters keep it, so they can be read again by the same rules.
+
+    `event`, `message_id`, `user_id`: paths into the payload, the first that is there counts.
+    """
+
+    webhook: str
+    type: str
+    packed: bool = False
+    event: tuple[str, ...] = ()
+    message_id: tuple[str, ...] = ()
+    user_id: tuple[str, ...] = ()
+    content_id: bool = False
+
+
+Outside = Callable[[HttpRequest], str]
+"""Finds a value outside of the body; an empty text where it is not there."""
+
+
+class Unproven(NamedTuple):
+    """Why a sender is not believed. `status` is 401, 403 or 503."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Hook(Protocol):
+    """A webhook of the project, as far as its protocol may ask it."""
+
+    @property
+    def reading(self) -> Reading:
+        """How its payloads become events."""
+        ...
+
+    @property
+    def outside(self) -> tuple[Outside | None, Outside | None, Outside | None]:
+        """What finds name, id and user in headers and query; None where nothing is looked for there."""
+        ...
+
+    @property
+    def hidden(self) -> str:
+        """A parameter of the query that is no part of the payload: it holds the token."""
+        ...
+
+    def verify(self, request: HttpRequest, now: float) -> Unproven | None:
+        """Returns why the sender is not believed, None if it is. Costs one pass over the body at most.
+
+        Args:
+            now: seconds since 1970.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +171,8 @@ class Admission:
     snowplow: Snowplow = field(default_factory=Snowplow)
     bucket: str = ""
     """The name under which the key's events a second are counted; never shown."""
+    hook: Hook | None = None
+    """The webhook whose address was called; its sender is still to be verified."""
 
     def refuse(self, status: int, code: str, message: str, retry_after: int | None = None) -> Refusal:
         """Refuses a request of this key."""
@@ -254,6 +321,10 @@ class Desk(Protocol):
 
     def pages(self, site: str) -> SitePages:
         """Returns what the pages of an admitted site are told."""
+        ...
+
+    def now(self) -> float:
+        """Returns the time, in seconds since 1970, for signatures that grow old."""
         ...
 
 

@@ -21,6 +21,7 @@ from ingest.clients.sender import agent_reader, location_reader
 from ingest.http.routes import Routes
 from ingest.http.server import EdgeServer
 from ingest.http.sockets import Sockets
+from ingest.intake.hooks import REREAD_SECONDS, read_hooks, refers
 from ingest.intake.intake import Intake, Start
 from ingest.intake.lookup import stored_ids
 from ingest.intake.outlet import Outlet
@@ -38,7 +39,7 @@ from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.streams.dead_log import LostLetters
-from shared.tasks import task_group
+from shared.tasks import task_group, timeout
 
 HEADROOM_BYTES = 256 * 1024
 """Size of a frame beside the body of its one largest event."""
@@ -163,10 +164,21 @@ async def _follow_project(context: ServiceContext, intake: Intake, routes: Route
     current = context.config.current
     if not context.config.loaded.is_set():
         current = await context.config.changed(current)
+    routes.use_paths(paths_of(current.project))
+    intake.use_project(current.project)  # at once: a vault may be slow
     while True:
-        routes.use_paths(paths_of(current.project))
-        intake.use_project(current.project)
-        current = await context.config.changed(current)
+        if refers(current.project):
+            hooks = await read_hooks(current.project, context.health)
+            routes.use_paths(paths_of(current.project))
+            intake.use_project(current.project, hooks)
+        else:
+            routes.use_paths(paths_of(current.project))
+            intake.use_project(current.project)
+        try:
+            async with timeout(REREAD_SECONDS if refers(current.project) else None):
+                current = await context.config.changed(current)
+        except TimeoutError:
+            pass  # the project is the same, a secret may be another one
 
 
 async def _measure(context: ServiceContext, packer: Packer) -> None:

@@ -132,7 +132,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations, functions, connections, connectors, syncs, feeds, tracking plans and alerts are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions, connections, connectors, syncs, feeds, tracking plans, webhooks and alerts are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}

@@ -4,24 +4,29 @@ Pure except for the counters. A new index replaces the old one when the project 
 with a secret opens its site only as `id:secret`; the index has SHA-256 hashes of secrets and compares them in constant time.
 
 If a request carries several keys, the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that
-is no key is an OAuth token and does not count, and a host name counts only if there is no key.
+is no key is an OAuth token and does not count, and a host name counts only if there is no key. The address of a webhook opens its
+site for its own protocol alone, which then verifies the sender.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from ingest.contract import Admission, Credential, Refusal
-from shared.project.model import Key, Project, Site
+from ingest.contract import Admission, Credential, Hook, Refusal
+from ingest.webhooks.hook import hooks_of
+from shared.project.model import Key, Project, Site, SiteLimits
 from shared.project.snapshot import HASH_PREFIX
+from shared.project.webhooks import address_id
 from shared.reading.units import ByteSize
 
 _NO_KEY = Refusal(401, "missing_key", "no write key: send it as Basic user, X-Write-Key, `writeKey` in the body or the query")
+
+_NO_HOOK = Refusal(404, "unknown_webhook", "no webhook of the project has this address")
 
 _NO_PROJECT = Refusal(503, "unavailable", "no project is known yet: none is applied, or the broker is away", retry_after=2)
 
@@ -38,11 +43,14 @@ class _Entry:
 class KeyIndex:
     """Keys and domains of one revision of the project."""
 
-    def __init__(self, project: Project | None, largest_event: int | None = None) -> None:
+    def __init__(
+        self, project: Project | None, largest_event: int | None = None, hooks: Mapping[str, Hook] | None = None
+    ) -> None:
         """
         Args:
             project: None while none is known: then no client hears that its key is wrong, because clients give up on that.
             largest_event: the most that one message of the broker can hold, whatever the sites allow.
+            hooks: the webhooks by name, with their secrets; None: the project refers to none.
         """
         self._known = project is not None
         project = project or Project()
@@ -51,6 +59,8 @@ class KeyIndex:
         """By domain, and by a path of the site's own, which begins with a slash."""
         self.paths: dict[str, str] = {}
         """The sites' own paths, and what each takes."""
+        self._hooks: dict[str, _Entry] = {}
+        """Webhooks by their ids."""
         self._proven: dict[str, _Entry] = {}
         """Correct pairs of id and secret that came before: at most one for each key, hashed once a revision."""
         self.sites = project.sites
@@ -62,6 +72,11 @@ class KeyIndex:
                 entry = _entry(name, site, browser, largest_event)
                 self._by_host.update(dict.fromkeys([*map(str.lower, site.domains), *site.snowplow.paths], entry))
                 self.paths.update(site.snowplow.paths)
+        hooks = hooks_of(project) if hooks is None else hooks
+        for name, webhook in project.webhooks.items():
+            self._hooks[address_id(name, webhook)] = _of_hook(
+                name=name, site_name=webhook.site, site=project.sites[webhook.site], hook=hooks[name], largest_event=largest_event
+            )
         limits = [int(site.limits.request_bytes) for site in project.sites.values()] or [8 * 2**20]
         self.smallest_request, self.largest_request = min(limits), max(limits)
 
@@ -78,6 +93,11 @@ class KeyIndex:
         stranger: Refusal | None = None
         disagree = False
         for credential in sorted(credentials, key=_strength) if len(credentials) > 1 else credentials:
+            if credential.carrier == "webhook":
+                chosen = self._hooks.get(credential.value)
+                if chosen is None:
+                    return _NO_HOOK
+                continue
             if credential.carrier == "host":
                 if chosen is None and refusal is None:
                     chosen = self._by_host.get(credential.value)
@@ -144,9 +164,7 @@ class KeyIndex:
 
 def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) -> _Entry:
     digest = _digest(key.secret) if key is not None and key.secret else None
-    limits = site.limits
-    if largest_event is not None and limits.event_bytes > largest_event:
-        limits = msgspec.structs.replace(limits, event_bytes=ByteSize(largest_event))
+    limits = _limits(site, largest_event)
     admission = Admission(
         site=name,
         key=_masked(key),
@@ -158,6 +176,25 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         bucket=f"{name}/{key.id if key is not None else ''}",
     )
     return _Entry(site_name=name, site=site, key=key, digest=digest, admission=admission)
+
+
+def _of_hook(name: str, site_name: str, site: Site, hook: Hook, largest_event: int | None) -> _Entry:
+    admission = Admission(
+        site=site_name,
+        key=name,
+        kind="server",
+        limits=_limits(site, largest_event),
+        require_id=False,
+        bucket=f"{site_name}/webhook {name}",
+        hook=hook,
+    )
+    return _Entry(site_name=site_name, site=site, key=None, digest=None, admission=admission)
+
+
+def _limits(site: Site, largest_event: int | None) -> SiteLimits:
+    if largest_event is None or site.limits.event_bytes <= largest_event:
+        return site.limits
+    return msgspec.structs.replace(site.limits, event_bytes=ByteSize(largest_event))
 
 
 def _digest(secret: str) -> bytes:
@@ -182,4 +219,4 @@ def _strength(credential: Credential) -> int:
     return _STRENGTH[credential.carrier]
 
 
-_STRENGTH = {"basic": 0, "bearer": 1, "header": 2, "body": 3, "event": 4, "path": 5, "query": 6, "host": 7}
+_STRENGTH = {"basic": 0, "bearer": 1, "header": 2, "body": 3, "event": 4, "path": 5, "query": 6, "host": 7, "webhook": 8}

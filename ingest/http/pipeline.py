@@ -129,6 +129,7 @@ class Pipeline:
             body=body,
             host=host_of(place.authority or host),
             base_url="" if body else self._base_url(place, host, peer, local),
+            query_text=query,
         )
 
     def host(self, headers: Mapping[str, str], peer: str | None) -> str:

@@ -82,7 +82,7 @@ class Quick:
         turn.hold(size)
         parser.turns.append(turn)
         peer = parser.connection.peer
-        method, route, params, query, headers, _, host, _, admission = known.asked
+        method, route, params, query, headers, _, host, _, admission, query_text = known.asked
         match = known.match
         if known.proxied:
             host = pipeline.host(headers, peer)
@@ -96,6 +96,7 @@ class Quick:
             host=host,
             base_url="",
             admission=admission,
+            query_text=query_text,
         )
         answered = pipeline.begin(match, asked, peer, turn.finish)
         if answered is not None:

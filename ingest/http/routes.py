@@ -52,7 +52,8 @@ class Routes:
         """
         self.protocols = tuple(protocols)
         self._fixed: dict[tuple[str, str], Match] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], HttpProtocol, str]] = []
+        self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], HttpProtocol, str]]] = {}
+        """By method and first part of the path; an empty part: any."""
         self._others: tuple[str, ...] = ()
         claimed: dict[tuple[str, str], str] = {}
         for protocol in self.protocols:
@@ -63,7 +64,9 @@ class Routes:
                 claimed[shape] = protocol.NAME
                 if "{" in route.path:
                     pattern = re.compile(PARAMETER.sub(r"(?P<\1>[^/]+)", route.path.replace(".", r"\.")))
-                    self._patterns.append((route.method, pattern, protocol, route.path))
+                    first = route.path.split("/", 2)[1]
+                    place = (route.method, "" if "{" in first else first)
+                    self._patterns.setdefault(place, []).append((pattern, protocol, route.path))
                 else:
                     self._fixed[route.method, route.path] = Match(protocol, route.path)
 
@@ -88,9 +91,10 @@ class Routes:
                 if match is not None:
                     return match
                 break
-        for wanted, pattern, protocol, route in self._patterns:
-            if wanted == method and (found := pattern.fullmatch(path)):
-                return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})
+        for first in (path[1:].partition("/")[0], ""):
+            for pattern, protocol, route in self._patterns.get((method, first), ()):
+                if found := pattern.fullmatch(path):
+                    return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})
         return None
 
     def find_own(self, method: str, path: str, own: Mapping[str, str]) -> Match | None:

@@ -22,12 +22,12 @@ from ingest.clients.address import Proxies, stricter, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins
 from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadLocation
-from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
+from ingest.contract import Accepted, Admission, Credential, Hook, Parsed, Refusal
 from ingest.intake.forgotten import leave_out
 from ingest.intake.identity import identity_of
 from ingest.intake.outlet import Outlet
 from ingest.intake.packer import Overloaded, Packer
-from ingest.intake.texts import text_of
+from ingest.intake.texts import of_sender, text_of
 from ingest.intake.ticket import FutureTicket, Ticket
 from ingest.intake.warned import note_cut, note_oddities, note_skew
 from ingest.limits.rate import RateLimiter, burst_of
@@ -122,9 +122,9 @@ class Intake:
         self.all_origins = Origins([])
         self._pages: Mapping[str, SitePages] = {}
 
-    def use_project(self, project: Project) -> None:
-        """Puts a revision of the project in force."""
-        self.keys = KeyIndex(project, self._largest_event)
+    def use_project(self, project: Project, hooks: Mapping[str, Hook] | None = None) -> None:
+        """Puts a revision of the project in force; `hooks` are its webhooks, if it refers to secrets."""
+        self.keys = KeyIndex(project, self._largest_event, hooks)
         self._pages = pages_of(project)
         self.sites = {name: SiteCache(site, Origins(site.origins)) for name, site in project.sites.items()}
         self._packer.spread({name: site.shards for name, site in project.sites.items() if site.shards > 1})
@@ -150,6 +150,10 @@ class Intake:
     def new_id(self) -> str:
         """Returns a new messageId: 48 bits of milliseconds and 80 random bits, so that ids sort by time (`contract.Desk`)."""
         return f"{self._clock.now_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+    def now(self) -> float:
+        """Returns the time (`contract.Desk`)."""
+        return self._clock.now()
 
     def frame_id(self) -> str:
         """Returns the message id of a new frame."""
@@ -284,6 +288,7 @@ class Intake:
         """Returns the server's facts about the request; None if a bot sent it and the site drops bots."""
         admission = parsed.admission
         received_at = self._clock.now_ns() // 1000
+        defaults = parsed.defaults
         ip = user_agent = agent = place = None
         bot = False
         headers = sender.headers
@@ -304,6 +309,8 @@ class Intake:
                 ip = treat_address(address, stricter(desk.site.ip, parsed.ip_policy or headers.get("x-ip-policy")))
                 if bot and desk.site.bots != "keep":
                     return None
+        elif admission.hook is not None and (desk := self.sites.get(admission.site)) is not None:
+            defaults = of_sender(treat_address(self.proxies.client_address(sender.peer, headers), desk.site.ip))
         kept = (
             {name: value[:MAX_HEADER] for name in self._keep_headers if (value := text_of(headers.get(name)))}
             if self._keep_headers
@@ -318,7 +325,7 @@ class Intake:
             user_agent=user_agent,
             sent_at=parsed.sent_at,
             skew=self._skew(parsed, received_at) if parsed.sent_at else None,
-            defaults=parsed.defaults,
+            defaults=defaults,
             headers=kept or None,
             agent=agent,
             geo=place,

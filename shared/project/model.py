@@ -1,4 +1,4 @@
-"""The project file: sites, destinations, functions, connectors, feeds, alerts, and the connections and syncs between them, as Structs.
+"""The project file: sites, destinations, functions, connectors, feeds, webhooks, alerts, and the connections and syncs between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` (`shared/project/read.py`) reads the text, puts environment variables in, decodes, and checks the relations between
@@ -24,15 +24,16 @@ from shared.project.problems import From, is_reserved
 from shared.project.snowplow import Snowplow
 from shared.project.syncs import Sync
 from shared.project.tracking import TrackingPlan
+from shared.project.webhooks import Webhook
 from shared.reading.units import ByteSize, Duration
 
-Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy", "snowplow"]
+Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy", "snowplow", "webhook"]
 Mode = Literal["batch", "stream"]
 OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations, functions, connections, connectors, syncs, feeds and alerts: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions, connections, connectors, syncs, feeds, webhooks and alerts: they become tokens of subjects and keys of buckets."""
 NAME_RULE = "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 
@@ -284,6 +285,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(description="endless sources by name: `site`, `type` and the options of that type; their records become events"),
     ] = {}
     tracking_plans: Annotated[dict[str, TrackingPlan], Meta(description="which events sites expect, by name")] = {}
+    webhooks: Annotated[dict[str, Webhook], Meta(description="addresses at which other systems deliver, by name")] = {}
     archive: Annotated[
         ArchiveOptions | Literal["off"] | None,
         Meta(

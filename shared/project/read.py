@@ -19,6 +19,7 @@ from shared.project.problems import settle
 from shared.project.syncs import Sync, check_sync_references, check_syncs
 from shared.project.tracking import TrackingPlan, check_plans
 from shared.project.variables import interpolate
+from shared.project.webhooks import Webhook, check_webhooks
 from shared.reading.decode import decode, kind_of, meant
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
@@ -50,6 +51,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "syncs": Sync,
         "feeds": dict[str, Any],
         "tracking_plans": TrackingPlan,
+        "webhooks": Webhook,
         "alerts": dict[str, Any],
     }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in (*shapes, "archive")}
@@ -93,6 +95,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *check_connections(project),
         *check_devices(project.devices, project.destinations, project.sites, stored=stored),
         *check_syncs(project),
+        *check_webhooks(project),
         *check_alerts(project),
         *check_plans(project),
     ]
@@ -156,6 +159,7 @@ def _check_names(project: Project) -> list[Problem]:
             "syncs",
             "feeds",
             "tracking_plans",
+            "webhooks",
             "alerts",
         )
         for name in (*getattr(project, kind), *(project.devices if kind == "connections" else ()))

@@ -17,7 +17,7 @@ _SCHEMES = {"postgres": "postgresql", "clickhouse": "https"}
 PLACEHOLDER = "0"
 """Stands for a secret where a document is checked without it: fits texts, and parts of addresses."""
 
-TAKES = ("destinations", "connectors", "feeds", "alerts", "archive")
+TAKES = ("destinations", "connectors", "feeds", "webhooks", "alerts", "archive")
 """The parts of a project file whose values may refer to secrets."""
 OF_FUNCTIONS = "functions_env"
 OF_RULES = ("secret", "key")

@@ -28,7 +28,12 @@ PROJECT: dict[str, Any] = {
             "domains": ["shop.example.com"],
         },
         "strict": {"keys": [{"id": "strict"}], "origins": ["https://strict.example"], "limits": {"rate": 100}},
-    }
+    },
+    "webhooks": {
+        "open": {"site": "shop", "type": "open", "event": ["a.b.c"], "message_id": ["id"]},
+        "signed": {"site": "shop", "type": "github", "secret": "s3cret"},
+        "sms": {"site": "shop", "type": "twilio", "secret": "s3cret", "url": "https://in.example.com/webhooks/sms"},
+    },
 }
 
 

@@ -151,6 +151,32 @@ def head_rows() -> list[Row]:
     ]
 
 
+def webhook_rows() -> list[Row]:
+    """Deliveries: the dearest bodies to a webhook that lets everybody in, and dear lies to those that do not."""
+    rows = []
+    for name, make in dear_bodies.JSON.items():
+        packed = ENCODERS["zstd"](make())
+        rows.append(row(f"webhook-{name}", request("POST /webhooks/open", packed, {"Content-Encoding": "zstd"}), 200, 400, 413))
+    signed = {"X-Hub-Signature-256": "sha256=" + "0" * 64}
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    fields = b"&".join(b"a%d=1" % number for number in range(700_000))
+    large = b'{"a":"' + b"x" * (7 * MIB) + b'"}'
+    return [
+        *rows,
+        row("webhook-array", request("POST /webhooks/open", b"[" + b"1," * 3_000_000 + b"1]"), 413),
+        row("webhook-form", request("POST /webhooks/open", fields, form), 200, 413),
+        row("webhook-unsigned", request("POST /webhooks/signed", large), 401),
+        row("webhook-wrong", request("POST /webhooks/signed", large, signed), 401),
+        row("webhook-short-signature", request("POST /webhooks/signed", large, {"X-Hub-Signature-256": "sha256=00"}), 401),
+        row("webhook-long-signature", request("POST /webhooks/signed", b"{}", {"X-Hub-Signature-256": "0" * 15_000}), 401),
+        row("webhook-sms-fields", request("POST /webhooks/sms", fields, {**form, "X-Twilio-Signature": "x"}), 403),
+        row("webhook-sms-digest", request("POST /webhooks/sms?bodySHA256=00", large, {"X-Twilio-Signature": "x"}), 401),
+        row("webhook-nobody", request("POST /webhooks/nobody", large, signed), 404),
+        row("webhook-address", request("GET /webhooks/" + "%41" * 4000), 404),
+        row("webhook-query", request("GET /webhooks/open?" + "&".join(f"a{number}=1" for number in range(2000))), 200),
+    ]
+
+
 def chunk_rows() -> list[Row]:
     """Chunked bodies."""
     post = b"POST /v1/page HTTP/1.1\r\nHost: a\r\nX-Write-Key: web\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -176,4 +202,4 @@ def chunk_rows() -> list[Row]:
 
 def rows() -> list[Row]:
     """All of them."""
-    return [*body_rows(), *bomb_rows(), *head_rows(), *chunk_rows()]
+    return [*body_rows(), *bomb_rows(), *head_rows(), *chunk_rows(), *webhook_rows()]

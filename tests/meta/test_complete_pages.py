@@ -68,7 +68,9 @@ def refusal_codes(function: str) -> set[str]:
 
 def test_every_code_of_the_edge_is_in_its_protocols_page() -> None:
     http = {code for row in rows(DOCS / "protocols" / "segment.md", "## Answers") for code in codes(row[1])}
-    assert http >= refusal_codes("Refusal") | {"bad_request"}
+    hooks = {code for row in rows(DOCS / "protocols" / "webhook.md", "## Who may send") for code in codes(row[1])}
+    assert http | hooks >= refusal_codes("Refusal") | {"bad_request"}
+    assert hooks >= {"missing_signature", "wrong_signature", "stale_signature", "unsigned", "wrong_token", "webhook_sealed"}
     socket = {code for row in rows(DOCS / "protocols" / "websocket.md", "## Errors") for code in codes(row[0])}
     assert socket >= refusal_codes("SocketProblem") | {"unknown_key", "wrong_secret", "site_disabled", "rate_limited"}
     assert refusal_codes("Refusal")

@@ -17,7 +17,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "syncs", "devices", "project", "rules", "streams", "forget", "archive", "warnings", "service", "workers",
     ),
     "ingest": (
-        "contract", "clients", "browser", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
+        "contract", "webhooks", "clients", "browser", "limits", "journal", "intake", "judge", "deliveries", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
     "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
@@ -38,6 +38,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
 PURE = (
     "ingest/judge",
     "router/plans",
+    "ingest/deliveries",
+    "ingest/webhooks",
     "router/rules",
     "loader/types",
     "loader/rows",
@@ -66,7 +68,7 @@ VERBS = "penstock/command/verbs"
 """A module for each group of commands; `penstock/command/cli.py` lists them."""
 
 PLUGINS: dict[str, str] = {
-    "ingest/protocols": r"ingest\.(contract|judge|clients|browser|protocols)(\.|$)|shared\.",
+    "ingest/protocols": r"ingest\.(contract|judge|clients|browser|webhooks|deliveries|protocols)(\.|$)|shared\.",
     "shared/devices/kinds": r"shared\.",
     "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",

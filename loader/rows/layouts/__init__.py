@@ -10,6 +10,7 @@ from loader.rows.layouts.passthrough import Passthrough
 from loader.rows.layouts.segment import Segment
 from loader.rows.layouts.single_table import SingleTable
 from loader.rows.layouts.snowplow import Snowplow
+from loader.rows.layouts.webhook import Webhook
 from loader.types.names import Namer
 
 LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
@@ -18,5 +19,6 @@ LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
     "passthrough": Passthrough,
     "jitsu_legacy": JitsuLegacy,
     "snowplow": Snowplow,
+    "webhook": Webhook,
 }
 """By their name in the project file."""

@@ -26,9 +26,9 @@ Event = dict[Any, Any]
 
 
 class Whole(msgspec.Struct, frozen=True):
-    """An object that is kept in one piece."""
+    """A value that is kept in one piece, as JSON."""
 
-    value: Event
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from shared.devices.registry import is_device
 from shared.plugins import secret_options
 from shared.project.functions import PrivacyRule
 from shared.project.model import Connection
+from shared.project.webhooks import Webhook
 
 ChangeKind = Literal["add", "remove", "change", "variable"]
 
@@ -119,7 +120,7 @@ def _marked(value: Mapping[str, Any]) -> frozenset[str]:
     of_connector = _secret_options(SOURCES.get(type_name).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
     of_feed = _secret_options(FEEDS.get(type_name).OPTIONS) if type_name in FEEDS.names() else frozenset[str]()
     of_alert = _secret_options(CHANNELS.get(type_name).OPTIONS) if type_name in CHANNELS.names() else frozenset[str]()
-    return secrets_of(type_name) | of_connector | of_feed | of_alert | _secret_options(Connection)
+    return secrets_of(type_name) | of_connector | of_feed | of_alert | _secret_options(Connection) | _secret_options(Webhook)
 
 
 @cache

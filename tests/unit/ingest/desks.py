@@ -10,18 +10,25 @@ from ingest.browser.pages import SitePages, pages_of
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
 from shared.project.model import Key, Project, Site, SiteLimits
+from shared.project.webhooks import Webhook
 from shared.reading.units import ByteSize
+
+NOW = 1_790_000_000.0
+"""The time of a desk."""
 
 
 def project(**limits: Any) -> Project:
-    """A project with a site `shop` (keys `web`, `api` with the secret `s3cret`) and a site `other` (key `other`)."""
+    """A project with a site `shop` (keys `web`, `api` with the secret `s3cret`), a site `other` (key `other`), and the open webhook `x`."""
     sizes = {name: ByteSize(value) if name.endswith("bytes") else value for name, value in limits.items()}
     shop = Site(
         keys=[Key(id="web"), Key(id="api", kind="server", secret="s3cret")],
         domains=["shop.example.com"],
         limits=SiteLimits(**sizes),
     )
-    return Project(sites={"shop": shop, "other": Site(keys=[Key(id="other")], require_id=False)})
+    return Project(
+        sites={"shop": shop, "other": Site(keys=[Key(id="other")], require_id=False)},
+        webhooks={"x": Webhook(site="other", type="open")},
+    )
 
 
 class CountingDesk:
@@ -33,6 +40,7 @@ class CountingDesk:
         self._pages = pages_of(of)
         self._numbers = itertools.count(1)
         self.disagreements = 0
+        self.time = NOW
 
     def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
         found = self._keys.admit(credentials)
@@ -46,6 +54,9 @@ class CountingDesk:
 
     def pages(self, site: str) -> SitePages:
         return self._pages[site]
+
+    def now(self) -> float:
+        return self.time
 
 
 def post(

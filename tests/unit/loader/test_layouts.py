@@ -316,7 +316,7 @@ def test_a_value_is_found_again_wherever_it_was_sent_and_whatever_it_is(layout: 
     ]
     loaded = Desk({"layout": layout}).load(*sent)
     assert not loaded.dead
-    keys = {"segment": "id", "jitsu_legacy": "eventn_ctx_event_id", "snowplow": "event_id"}
+    keys = {"segment": "id", "jitsu_legacy": "eventn_ctx_event_id", "snowplow": "event_id", "webhook": "_id"}
     key = keys.get(layout, "message_id")
     found = {row[key] for table in loaded.tables for row in loaded.rows(table) if "found" in str(row)}
     assert [event for number, event in enumerate(sent) if f"m{number}" not in found] == []

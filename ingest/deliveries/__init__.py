@@ -1,0 +1,1 @@
+"""Payloads of webhooks: what is delivered, as events. Pure."""

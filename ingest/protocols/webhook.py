@@ -1,0 +1,145 @@
+"""Webhooks: other systems deliver what they have to say, at an address for each webhook of the project.
+
+The sender is verified over the untouched body before anything of it is read (`ingest/webhooks/hook.py`); an address alone proves
+nothing. Then every payload is an event of type `webhook`, an array one for each item (`ingest/deliveries/payload.py`). What cannot be
+read becomes a dead letter, and the answer is 200 all the same: a vendor would deliver the same bytes for hours.
+
+The answer is JSON, for Slack nothing and for Twilio an empty TwiML document: each of them shows another one to its user as an error.
+Slack's `url_verification` is answered with its challenge once the signature holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from ingest.contract import Accepted, Credential, Desk, Given, HttpRequest, Parsed, Reading, Refusal, Reply, Route
+from ingest.deliveries.payload import add_events
+from ingest.judge import calls
+from ingest.judge.encoding import UnknownCharset, to_utf8
+
+NAME = "webhook"
+
+ADDRESS = "/webhooks/{id}"
+ROUTES = (Route("POST", ADDRESS), Route("GET", ADDRESS))
+
+_TWIML = Reply(200, b'<?xml version="1.0" encoding="UTF-8"?><Response/>', "text/xml")
+_NOTHING = Reply(200, b"", "text/plain")
+_encode = msgspec.json.Encoder().encode
+
+
+class _Challenge(msgspec.Struct):
+    type: str = ""
+    challenge: str = ""
+
+
+_decode_challenge = msgspec.json.Decoder(_Challenge).decode
+_decode_form = msgspec.json.Decoder(tuple[Reading, Given]).decode
+
+
+def credentials(request: HttpRequest) -> list[Credential]:
+    """Returns the webhook that the address names."""
+    return [Credential("webhook", request.params.get("id", ""))]
+
+
+def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
+    """Verifies the sender, then reads the payload."""
+    admission = desk.admit(credentials(request))
+    if isinstance(admission, Refusal):
+        return admission
+    hook = admission.hook
+    if hook is None:  # no other key opens a webhook
+        return admission.refuse(404, "unknown_webhook", "no webhook of the project has this address")
+    unproven = hook.verify(request, desk.now())
+    if unproven is not None:
+        retry_after = 30 if unproven.status == 503 else None
+        return admission.refuse(unproven.status, unproven.code, unproven.message, retry_after)
+    if len(request.body) > admission.limits.request_bytes:
+        text = f"the body has {len(request.body)} bytes, the limit is {admission.limits.request_bytes}"
+        return admission.refuse(413, "request_too_large", text)
+    reading = hook.reading
+    if reading.type == "slack" and (challenge := _challenge(request.body)):
+        return Reply(200, _encode({"challenge": challenge}))
+    body = request.body
+    kind = request.headers.get("content-type", "")
+    if "charset" in kind.lower():
+        try:
+            body = to_utf8(body, kind)
+        except UnknownCharset as exc:
+            return admission.refuse(415, "unknown_charset", str(exc))
+    name, id_, user = hook.outside
+    given = Given(
+        _kind(request.method, body, kind),
+        name(request) if name is not None else "",
+        id_(request) if id_ is not None else "",
+        user(request) if user is not None else "",
+    )
+    if request.method == "GET":
+        body = _encode({name: value for name, value in request.query.items() if name != hook.hidden})
+    parsed = Parsed(admission)
+    add_events(parsed=parsed, body=body, reading=reading, given=given, new_id=desk.new_id)
+    if parsed.rejects:
+        parsed.form = _encode((reading, given)).decode()
+    if len(parsed.heads) + len(parsed.rejects) > admission.limits.events_per_request:
+        limit = admission.limits.events_per_request
+        return admission.refuse(
+            413, "too_many_events", f"the array has more than {limit} events, the site's limit; send fewer at once"
+        )
+    return parsed
+
+
+def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
+    """Words the answer."""
+    if not isinstance(result, Refusal):
+        if "x-twilio-signature" in request.headers:
+            return _TWIML
+        if "x-slack-signature" in request.headers:
+            return _NOTHING
+    return calls.answer(result)
+
+
+def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None:
+    """Judges the body of a dead letter."""
+    reading, given = _form(form)
+    add_events(parsed=parsed, body=body, reading=reading, given=given, new_id=new_id, whole=False)
+
+
+def as_event(body: bytes, form: str) -> bytes | None:
+    """Returns the body of a dead letter as JSON, if it is some."""
+    if _form(form)[1].kind in ("form", "text"):
+        return _encode(body.decode("utf-8", "replace"))
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return body
+
+
+def _form(form: str) -> tuple[Reading, Given]:
+    try:
+        return _decode_form(form.encode())
+    except (msgspec.MsgspecError, UnicodeError):
+        return Reading(webhook=NAME, type="open"), Given("json")
+
+
+def _kind(method: str, body: bytes, content_type: str) -> Literal["json", "form", "text"]:
+    """Returns how a body is written: what begins as JSON is JSON, whatever the sender calls it."""
+    start = body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] if body[:1] not in (b"{", b"[") else body[:1]
+    if method == "GET" or start in (b"{", b"["):
+        return "json"
+    plain = content_type.partition(";")[0].strip().lower()
+    if plain.endswith("form-urlencoded"):
+        return "form"
+    return "json" if plain.endswith("json") or not body else "text"
+
+
+def _challenge(body: bytes) -> str:
+    if b"url_verification" not in body[:4096]:
+        return ""
+    try:
+        found = _decode_challenge(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""
+    return found.challenge[:1024] if found.type == "url_verification" else ""

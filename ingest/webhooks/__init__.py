@@ -1,0 +1,1 @@
+"""Webhooks: how their senders prove themselves. Pure; `ingest/protocols/webhook.py` uses it."""
