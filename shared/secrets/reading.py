@@ -103,6 +103,16 @@ def _of_command(where: str) -> str:
     return _text(done.stdout)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the request has a token, and urllib would carry it to any host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_VAULT = urllib.request.build_opener(_NoRedirects)
+
+
 def _of_vault(where: str) -> str:
     """Reads `path#key` of a KV engine, version 1 or 2 (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version)."""
     settings = read_settings(VaultSettings, VAULT_PREFIX)
@@ -115,9 +125,13 @@ def _of_vault(where: str) -> str:
         headers["X-Vault-Namespace"] = settings.namespace
     address = f"{settings.addr.rstrip('/')}/v1/{urllib.parse.quote(path.strip('/'))}"
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+        with _VAULT.open(urllib.request.Request(address, headers=headers), timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
             found = json.loads(answer.read(1024 * 1024))
     except urllib.error.HTTPError as exc:
+        if 300 <= exc.code < 400:
+            raise SetupError(
+                "the vault sends to another address, which gets no token; set VAULT_ADDR to the active node"
+            ) from None
         raise (NotConnected if exc.code >= 500 or exc.code == 429 else SetupError)(
             f"the vault answers {exc.code} for {path}; look at the token's policy and the path"
         ) from None

@@ -56,13 +56,17 @@ class _Vault(BaseHTTPRequestHandler):
         path = self.path.removeprefix("/v1/")
         if path == "secret/data/pg":
             return self._answer(200, {"data": {"data": self.secrets, "metadata": {"version": 3}}})
+        if path == "standby":
+            return self._answer(307, {}, location=f"http://localhost:{self.server.server_port}/v1/kv/pg")  # type: ignore[attr-defined]
         if path == "kv/pg":
             return self._answer(200, {"data": self.secrets, "lease_duration": 2764800})
         return self._answer(503 if path == "sealed" else 404, {"errors": []})
 
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
+    def _answer(self, status: int, body: dict[str, Any], location: str = "") -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        if location:
+            self.send_header("Location", location)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -134,6 +138,12 @@ def test_a_vault_gives_secrets_of_both_versions_and_its_refusals_are_told_apart(
     monkeypatch.setenv("VAULT_ADDR", "")
     with pytest.raises(SetupError, match="VAULT_ADDR"):
         reveal({"p": "${vault:kv/pg#password}"})
+
+
+@pytest.mark.usefixtures("vault")
+def test_a_redirect_of_a_vault_is_not_followed_with_the_token() -> None:
+    with pytest.raises(SetupError, match="sends to another address"):
+        reveal({"p": "${vault:standby#password}"})
 
 
 def test_what_a_reference_gave_is_hidden_in_whatever_option_it_stands_and_after_a_change_too(folder: Path) -> None:
