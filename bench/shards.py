@@ -120,8 +120,9 @@ async def main() -> None:
         alone = 0.0
         for shards in arguments.shards:
             routers, broker, rate = await run(shards, arguments.events, rules)
-            alone = alone or max(routers)
-            history.keep("shards", f"{shards} shards, {title}", {"events of one router": alone / max(routers)})
+            alone = alone or max(routers) or 1.0
+            if shards > 1:
+                history.keep("shards", f"{shards} shards, {title}", {"events of one router": alone / max(routers)})
             each = ", ".join(f"{cost:.2f}" for cost in sorted(routers, reverse=True))
             print(
                 f"  {shards} shards: routers {each} (sum {sum(routers):.2f}), broker {broker:.2f}; {rate:,.0f} events/s;"

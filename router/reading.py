@@ -164,9 +164,10 @@ class Reading:
                     continue
                 self._note_ready()
                 mine: Message | None = message
+                # A frozen router that wakes must not hand out frames that came since: another number of shards may count for them. What
+                # it had received before it froze is from before any later change.
+                self._check_lease()
                 if self._view is not None and self._view.layout is not None:
-                    # what a frozen router received before it froze is from before any later change; what it receives after, is not
-                    self._check_lease()
                     end = self._end_of(own)
                     if end is not None and message.seq >= end:
                         return await self._pass(end - 1, self._front.at_seconds)

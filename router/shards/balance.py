@@ -2,6 +2,8 @@
 
 Each router notes every few seconds how many it has, under a key that expires. A router that joins has none, and gets some; the window
 of a shard that moves is filled again from EVENTS. Sites themselves do not move: only shards exist to be shared.
+
+All routers wait for the lease of a shard that is given up. A note that expires says whom it is for; another one that gets it gives it back.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2s
 from typing import Protocol
 
@@ -22,6 +25,7 @@ from shared.service import ServiceContext
 
 LOOK_SECONDS = 2.0
 NOTED_SECONDS = 6.0
+GIVEN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,7 @@ async def keep_balanced(context: ServiceContext, layouts: Layouts, shards: Mappi
     Args:
         shards: what this process works on or wants to, by name (`Shard.key`).
     """
-    me = blake2s(context.instance.encode(), digest_size=8).hexdigest()
+    me = name_of(context.instance)
     while True:
         sites = [site for site, layout in layouts.known.items() if layout.present > 1]
         if not sites:
@@ -62,9 +66,28 @@ async def keep_balanced(context: ServiceContext, layouts: Layouts, shards: Mappi
                     log.debug("shares cannot be noted", extra={"site": site, "error": str(exc)})
                     continue
                 if gives(me, len(mine), others):
-                    log.info("gives a shard to another router", extra={"site": site, "shard": mine[-1]})
-                    shards[mine[-1]].give_up()
+                    to = min(others, key=lambda name: (others[name], name))
+                    log.info("gives a shard to another router", extra={"site": site, "shard": mine[-1], "to": to})
+                    with suppress(Transient):
+                        bucket = Bucket(context.broker, topology.LEASE_BUCKET)
+                        await bucket.put(f"keeper.given.{mine[-1]}", to.encode(), ttl_seconds=GIVEN_SECONDS)
+                        shards[mine[-1]].give_up()
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def name_of(instance: str) -> str:
+    """Returns the name of a router in these notes."""
+    return blake2s(instance.encode(), digest_size=8).hexdigest()
+
+
+async def is_for_another(broker: Broker, shard: str, me: str) -> bool:
+    """Whether a shard, by name, was given up a moment ago for another router.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await Bucket(broker, topology.LEASE_BUCKET).get(f"keeper.given.{shard}")
+    return entry is not None and bool(entry.value) and entry.value != me.encode()
 
 
 def gives(me: str, mine: int, others: Mapping[str, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,29 @@ async def test_routers_share_shards_out_evenly_also_with_one_that_joins(broker: 
                 await until(lambda: len(queue.ids) > reached)
             sending.ending.set()
             await until(lambda: len(queue.ids) >= len(sending.ids))
+    assert by_user(queue.ids) == by_user(sending.ids)
+
+
+async def test_a_router_frozen_before_the_first_change_sends_nothing_from_behind_it_when_it_wakes(
+    broker: Broker, nats: NatsServer, tmp_path: Path
+) -> None:
+    await apply(broker, project({"all": {}}))
+    with router_process(nats.url, tmp_path / "one.log") as frozen:
+        async with users(broker, count=6) as sending, reading(broker, "all") as (queue,):
+            await until(lambda: len(queue.ids) > 30)
+            frozen.signal(signal.SIGSTOP)
+            with router_process(nats.url, tmp_path / "two.log"):
+                await sending.change(project({"all": {}}, shards=3))
+                await drained(broker, 3)
+                reached = len(queue.ids) + 100
+                await until(lambda: len(queue.ids) > reached)
+                await forget_message_ids(broker)
+                frozen.signal(signal.SIGCONT)
+                reached = len(queue.ids) + 100
+                await until(lambda: len(queue.ids) > reached)
+                sending.ending.set()
+                await until(lambda: len(queue.ids) >= len(sending.ids))
+    assert sorted(queue.ids) == sorted(sending.ids)
     assert by_user(queue.ids) == by_user(sending.ids)
 
 
