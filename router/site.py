@@ -21,6 +21,7 @@ from functools import partial
 import msgspec
 
 from router.archive.older import Older
+from router.catalogue.keep import CatalogueKeeper
 from router.forwarding.account import expire_all, export
 from router.forwarding.forwarder import Cursor, Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
@@ -102,6 +103,7 @@ class SiteRouter:
         self._epoch = epoch
         self._on_ready = on_ready
         self._keeper = StateKeeper(broker, rules.site, self._shard)
+        self._catalogue = CatalogueKeeper(broker, rules.site, rules.forgotten, view)
         self._saved = SiteState()
         self._saved_events = 0
         """`Front.events` at the stored position."""
@@ -137,6 +139,7 @@ class SiteRouter:
                     group.create_task(self._keep_saving(forwarders), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
                     group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
+                    group.create_task(self._catalogue.run(), name=f"catalogue-{self.site}"),
                     group.create_task(self._watch_rewinds(forwarders), name=f"rewind-{self.site}"),
                     group.create_task(
                         send_replays_again(self._broker, self.site, self._older, self._view), name=f"replays-{self.site}"
@@ -152,6 +155,7 @@ class SiteRouter:
                     task.cancel()
                 await asyncio.wait(others)
             await self._save(self._state(forwarders))
+            await self._catalogue.write()
         except BaseExceptionGroup as exc:
             raise first_of(exc) from exc
         finally:
@@ -171,6 +175,7 @@ class SiteRouter:
         async with self._between_frames:
             if self._forwarders is not None:
                 self._rules = rules
+                self._catalogue.change(rules.catalog)
                 await self._forwarders.apply(rules)
                 self._changed.set()
 
@@ -214,6 +219,7 @@ class SiteRouter:
         self._front = Front(state.position, state.at_seconds, accepted=accepted)
         lane = live_lane(incarnation, self.site, shard=self._shard.lane)
         self._sender = QueueWriter(self._broker, self.site, lane, incarnation, shard=self._shard)
+        await self._catalogue.open(incarnation, state.position, self._rules.catalog)
         log.info(
             "site is routed from here",
             extra={
@@ -288,7 +294,7 @@ class SiteRouter:
             with traced(self._telemetry, f"route events.{self.site}", trace_of(message.headers), arrival):
                 mark_repeats(self._window, arrival)
                 if self._rules.gate is not None:
-                    await self._report_violations(arrival)
+                    await report(self._sender, self._telemetry, self._rules, arrival)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]
@@ -303,16 +309,9 @@ class SiteRouter:
         if self._reading is not None:
             self._reading.report(self._telemetry)
 
-    async def _report_violations(self, arrival: Arrival) -> None:
-        await report(
-            publisher=self._broker.publisher,
-            telemetry=self._telemetry,
-            rules=self._rules,
-            arrival=arrival,
-            incarnation=self._sender.ids,
-        )
-
     def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Forwarder, Matched, Parcel | None]]) -> None:
+        if arrival is not None:
+            self._catalogue.note(arrival)
         total, repeated = (0, ()) if arrival is None else (len(arrival), arrival.repeated)
         self._front.advance(message.seq, message.at_seconds, total, repeated)
         for forwarder, matched, parcel in prepared:

@@ -23,7 +23,7 @@ from connector_runner.feeds.rules.shape import Shaper
 from shared.backoff import Backoff
 from shared.errors import QueueFull, Transient
 from shared.events.dead import DeadLetter, bury
-from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.events.frame import Head, RequestContext, encode_frame, pack, with_names
 from shared.events.outcome import Dead, DeadReason
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.topology import events_subject
@@ -123,7 +123,7 @@ class Outlet:
         )
         id_ = _id_of(parcel.positions)
         if parcel.heads:
-            payload = encode_frame(pack(self._site, [request], parcel.heads, parcel.bodies))
+            payload = encode_frame(with_names(pack(self._site, [request], parcel.heads, parcel.bodies)))
             await self._publish(parcel, payload, f"feed-{id_}")
         if parcel.dead:
             await self._bury(parcel.dead, request, id_)

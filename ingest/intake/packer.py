@@ -25,7 +25,7 @@ from typing import Protocol
 from ingest.intake.spread import Spread
 from ingest.intake.ticket import FutureTicket, Ticket
 from shared.errors import Transient
-from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.events.frame import Head, RequestContext, encode_frame, pack, with_names
 from shared.jetstream.topology import events_subject
 from shared.tasks import task_group
 from shared.telemetry.tracing.spans import Trail
@@ -195,7 +195,7 @@ class Packer:
     async def _send_frame(self, subject: _Subject, filling: _Filling) -> None:
         failure: Exception | None = None
         try:
-            payload = encode_frame(pack(subject.site, filling.requests, filling.heads, filling.bodies))
+            payload = encode_frame(with_names(pack(subject.site, filling.requests, filling.heads, filling.bodies)))
             waited = self._loop.time() - filling.since
             await self._send(
                 subject=subject.name,

@@ -61,6 +61,7 @@ COMMANDS = {
     "warnings": ("warnings", "Show what happened to events that a person may want to know."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "forget": ("forget", "Forget a person: leave out their events, remove what is stored."),
+    "catalog": ("catalog", "Show which events and properties sites have sent."),
     "suppress": ("suppress", "Leave out the events of people from now on; remove nothing."),
     "rebuild": ("runs", "Load all events of a wiped destination again."),
     "runs": ("runs", "List, show, pause, resume and cancel what takes long."),

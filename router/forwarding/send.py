@@ -19,6 +19,7 @@ from shared.events.outcome import DeadReason
 from shared.events.shards import WHOLE, Shard
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.publisher import Publisher
 from shared.streams.waiting import count_frames
 from shared.telemetry.metrics import Telemetry
 from shared.telemetry.tracing.spans import current_headers
@@ -52,6 +53,11 @@ class QueueWriter:
         """The beginning of ids of messages that are made of one frame."""
         self._past_functions: set[str] = set()
         """Queues of which nothing waits for functions, so that no frame overtakes another on the straight way."""
+
+    @property
+    def publisher(self) -> Publisher:
+        """What it publishes with."""
+        return self._publisher
 
     @property
     def incarnation(self) -> str:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 
-from router.forwarding.send import FAULT_SECONDS
+from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.problems.violations import frame_of
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -20,7 +20,6 @@ from shared.backoff import Backoff
 from shared.errors import QueueFull, Transient
 from shared.events.frame import encode_frame
 from shared.jetstream import topology
-from shared.jetstream.publisher import Publisher
 from shared.project.problems import VIOLATIONS_SITE
 from shared.telemetry.metrics import Telemetry
 
@@ -30,11 +29,11 @@ FULL_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-async def report(*, publisher: Publisher, telemetry: Telemetry, rules: SiteRules, arrival: Arrival, incarnation: str) -> None:
+async def report(sender: QueueWriter, telemetry: Telemetry, rules: SiteRules, arrival: Arrival) -> None:
     """Returns when the violations of a frame are durable, if a connection wants them; at once if there are none.
 
     Args:
-        incarnation: of EVENTS.
+        sender: of the site's frames; its `ids` make those of violations.
 
     Raises:
         Permanent: the frame is damaged inside.
@@ -53,7 +52,7 @@ async def report(*, publisher: Publisher, telemetry: Telemetry, rules: SiteRules
     frame = frame_of(
         plan=rules.gate.plan,
         site=rules.site,
-        place=f"{incarnation}.{arrival.seq}",
+        place=f"{sender.ids}.{arrival.seq}",
         at_seconds=arrival.at_seconds,
         project_revision=rules.revision,
         heads=arrival.heads,
@@ -62,8 +61,8 @@ async def report(*, publisher: Publisher, telemetry: Telemetry, rules: SiteRules
     payload, pause, until = encode_frame(frame), Backoff(*FAULT_SECONDS), time.monotonic() + FULL_SECONDS
     while True:
         try:
-            await publisher.publish(
-                topology.events_subject(VIOLATIONS_SITE), payload, msg_id=f"violations.{incarnation}.{arrival.seq}"
+            await sender.publisher.publish(
+                topology.events_subject(VIOLATIONS_SITE), payload, msg_id=f"violations.{sender.ids}.{arrival.seq}"
             )
             return
         except QueueFull as exc:

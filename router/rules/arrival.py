@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 from router.rules.view import Path, View
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
-from shared.events.frame import Frame, Head, RequestContext, decode_frame, decode_heads, decode_ids, encode_frame, select
+from shared.events.frame import (
+    Frame,
+    Head,
+    Names,
+    RequestContext,
+    decode_frame,
+    decode_heads,
+    encode_frame,
+    read_heads,
+    read_ids,
+    select,
+)
 from shared.forget.ids import Forgotten
 
 if TYPE_CHECKING:
@@ -44,6 +55,7 @@ class Arrival:
         "at_seconds",
         "gated",
         "ids",
+        "names",
         "payload",
         "repeated",
         "seq",
@@ -56,11 +68,13 @@ class Arrival:
         self.payload = payload
         self._heads: list[Head] | None = None
         self.ids: Sequence[str]
+        self.names: Names
+        """As the frame tells them; empty if it does not."""
         if with_heads:
-            self._heads = decode_heads(payload)
+            self._heads, self.names = read_heads(payload)
             self.ids = [head.message_id for head in self._heads]
         else:
-            self.ids = decode_ids(payload)
+            self.ids, self.names = read_ids(payload)
         self.trace: Mapping[str, str] = {}
         """Headers of the trace the frame belongs to."""
         self.repeated: Sequence[int] = ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from router.plans.compiled import Plan, compile_plan
 from router.rules.gate import Gate, Known
@@ -16,7 +17,7 @@ from shared.errors import ConfigError, Problem
 from shared.events.event import JSON
 from shared.forget.ids import Forgotten
 from shared.project.model import Connection, Project, Site
-from shared.project.problems import are_wanted
+from shared.project.problems import are_wanted, is_reserved
 from shared.project.snapshot import ConfigSnapshot
 from shared.rules.consent import is_named, refused
 
@@ -76,6 +77,8 @@ class SiteRules:
     """The rules of the site itself."""
     revision: int = 0
     """Of the project."""
+    catalog: Literal["samples", "types", "off"] = "off"
+    """What the catalogue keeps of the site's events."""
     reports: bool = False
     """A connection takes violations of tracking plans, so they are told."""
     forgotten: Forgotten = field(default_factory=Forgotten, compare=False, repr=False)
@@ -116,6 +119,7 @@ def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None
             frozenset(key for key, value in project.connections.items() if value.site == name and not value.enabled),
             gate=gates.get(name),
             revision=snapshot.revision,
+            catalog="off" if is_reserved(name) else site.catalog,
             reports=are_wanted(project.connections, "violations"),
             forgotten=forgotten,
         )

@@ -12,7 +12,9 @@ of the old layout could misread the new one. `decode_frame` refuses what it cann
 
 from __future__ import annotations
 
+import operator
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,6 +110,8 @@ class Frame(msgspec.Struct, array_like=True):
     """Events of the router's frame that functions left out on purpose, by reason."""
     dead: dict[str, int] = {}
     """Events of the router's frame that became dead letters in functions, by reason."""
+    names: list[tuple[str, str, int]] = []
+    """As `Names`, for the catalogue; only in frames of the edge and of feeds, and only if they have few names."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -155,11 +159,25 @@ class _Id(msgspec.Struct, array_like=True, gc=False, frozen=True):
     message_id: str
 
 
+_ABSENT = msgspec.Raw()
+Names = list[tuple[str, str, int]]
+"""Type, event name (empty: none) and number of events."""
+
+
 class _Heads(msgspec.Struct, array_like=True, gc=False):
     version: int
     site: str
     requests: msgspec.Raw
     heads: list[Head]
+    sizes: msgspec.Raw = _ABSENT
+    codec: int = 0
+    block: msgspec.Raw = _ABSENT
+    trusted_hints: bool = False
+    origins: msgspec.Raw = _ABSENT
+    taken: int = -1
+    dropped: msgspec.Raw = _ABSENT
+    dead: msgspec.Raw = _ABSENT
+    names: Names = []
 
 
 class _Ids(msgspec.Struct, array_like=True, gc=False):
@@ -167,12 +185,26 @@ class _Ids(msgspec.Struct, array_like=True, gc=False):
     site: str
     requests: msgspec.Raw
     heads: list[_Id]
+    sizes: msgspec.Raw = _ABSENT
+    codec: int = 0
+    block: msgspec.Raw = _ABSENT
+    trusted_hints: bool = False
+    origins: msgspec.Raw = _ABSENT
+    taken: int = -1
+    dropped: msgspec.Raw = _ABSENT
+    dead: msgspec.Raw = _ABSENT
+    names: Names = []
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 _heads_decoder = msgspec.msgpack.Decoder(_Heads)
 _ids_decoder = msgspec.msgpack.Decoder(_Ids)
+
+MOST_NAMES = 64
+"""Names that a frame tells of."""
+NAME_CHARACTERS = 200
+_name_of = operator.attrgetter("type", "event")
 
 
 def pack(site: str, requests: Sequence[RequestContext], heads: Sequence[Head], bodies: Sequence[bytes]) -> Frame:
@@ -234,6 +266,14 @@ def select(frame: Frame, indexes: Sequence[int], bodies: Sequence[bytes] | None 
     return selected
 
 
+def with_names(frame: Frame) -> Frame:
+    """Returns the same frame, which tells the names of its events, if they are few and short."""
+    counts = Counter(map(_name_of, frame.heads))
+    if len(counts) <= MOST_NAMES and all(len(type_) + len(event or "") <= NAME_CHARACTERS for type_, event in counts):
+        frame.names = [(type_, event or "", count) for (type_, event), count in counts.items()]
+    return frame
+
+
 def encode_frame(frame: Frame) -> bytes:
     """Returns the message payload of a frame."""
     return _encoder.encode(frame)
@@ -265,12 +305,7 @@ def decode_heads(payload: bytes) -> list[Head]:
     Raises:
         Permanent: not a frame, or of a newer version.
     """
-    try:
-        frame = _heads_decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise Permanent(f"not a readable frame: {exc}") from exc
-    _check_version(frame.version)
-    return frame.heads
+    return read_heads(payload)[0]
 
 
 def decode_ids(payload: bytes) -> list[str]:
@@ -279,12 +314,27 @@ def decode_ids(payload: bytes) -> list[str]:
     Raises:
         Permanent: not a frame, or of a newer version.
     """
+    return read_ids(payload)[0]
+
+
+def read_heads(payload: bytes) -> tuple[list[Head], Names]:
+    """Returns the heads, and the names as far as the frame tells them; raises as `decode_heads` does."""
+    try:
+        frame = _heads_decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise Permanent(f"not a readable frame: {exc}") from exc
+    _check_version(frame.version)
+    return frame.heads, frame.names
+
+
+def read_ids(payload: bytes) -> tuple[list[str], Names]:
+    """Returns the message ids, and the names as far as the frame tells them; raises as `decode_ids` does."""
     try:
         frame = _ids_decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Permanent(f"not a readable frame: {exc}") from exc
     _check_version(frame.version)
-    return [head.message_id for head in frame.heads]
+    return [head.message_id for head in frame.heads], frame.names
 
 
 def _check_version(version: int) -> None:

@@ -85,6 +85,10 @@ class Forgotten:
             # checksums of single ids stay till then: they only cost a digest now and then
             self._salts = {}
 
+    def has(self, key: str) -> bool:
+        """Whether a digest is on the list."""
+        return key in self._digests
+
     def holds(self, name: str) -> bool:
         """Whether an id is on the list."""
         text = _bytes(name)

@@ -59,6 +59,8 @@ IDENTITY_BUCKET = "identity"
 """Visitors of connections that stitch: their users, and their anonymous events."""
 FORGOTTEN_BUCKET = "forgotten"
 """Digests of the ids of people who are forgotten, requests to forget, and their receipts."""
+CATALOGUE_BUCKET = "catalogue"
+"""Which events and properties sites have sent."""
 KEPT_LIVE = 200
 """Messages of LIVE that the broker keeps of each subject."""
 LIVE_BYTES = 64 * MIB
@@ -268,6 +270,7 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             (STORE_BUCKET, 1),
             (IDENTITY_BUCKET, 1),
             (FORGOTTEN_BUCKET, 1),
+            (CATALOGUE_BUCKET, 1),
         )
     ]
 

@@ -125,6 +125,12 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str | None, Meta(description="name of the plan that its events must follow; see docs/tracking_plans.md")
     ] = None
     browser: Annotated[BrowserOptions, Meta(description="the script of its pages")] = field(default_factory=BrowserOptions)
+    catalog: Annotated[
+        Literal["samples", "types", "off"],
+        Meta(
+            description="what the catalogue keeps of its events. samples: names, types of properties, and one masked event of each name. types: without that. off: nothing"
+        ),
+    ] = "samples"
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     shards: Annotated[int, Meta(ge=1, le=16, description="routers that share its events, by user; see docs/scaling.md")] = 1
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from penstock.control.catalogue.read import read_catalogue
 from penstock.control.letters.letters import Filter
 from penstock.control.letters.redeliver import Redelivery
 from penstock.control.status.balance import settle_balance
@@ -119,6 +120,7 @@ async def test_events_and_violations_are_each_somewhere_once_over_kills_of_the_r
             assert Counter(letter.message_id for letter in letters) == Counter(sent("Buried"))
             assert {letter.detail for letter in letters} == {'properties.total: type, expected "number", got string'}
 
+            await catalogued(broker, dict.fromkeys(NAMES, FRAMES * EACH // len(NAMES)))
             rows = await violations(file, sum(map(len, (sent("Buried"), sent("Dropped"), sent("Stripped"), sent("Unplanned")))))
             told = {
                 (name, rule, field, action): [each for row in rows if row[:4] == (name, rule, field, action) for each in row[5]]
@@ -141,6 +143,18 @@ async def test_events_and_violations_are_each_somewhere_once_over_kills_of_the_r
             assert (await redelivery.run(Filter(reason="tracking_plan"))).replayed == len(letters)
             await drained(broker)
             assert Counter(await ids_in_postgres(schema.server, schema.name)) == loaded + Counter(sent("Buried"))
+
+
+async def catalogued(broker: Broker, wanted: dict[str, int]) -> None:
+    """Waits until the catalogue counts so many events of each name: exactly, although routers were killed between counting and writing."""
+    found: dict[str, int] = {}
+    try:
+        async with asyncio.timeout(90):
+            while sum(found.values()) < sum(wanted.values()):
+                await asyncio.sleep(0.2)
+                found = {each.event: each.total for each in (await read_catalogue(broker, "shop")).events}
+    finally:
+        assert found == wanted
 
 
 async def violations(file: Path, wanted: int) -> list[tuple[Any, ...]]:

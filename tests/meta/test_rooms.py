@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
         "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "secrets", "telemetry",
-        "syncs", "devices", "project", "rules", "streams", "forget", "archive", "warnings", "service", "workers",
+        "syncs", "devices", "project", "rules", "streams", "forget", "archive", "warnings", "catalogue", "service", "workers",
     ),
     "ingest": (
         "contract", "webhooks", "clients", "browser", "limits", "journal", "intake", "judge", "deliveries", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
-    "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
+    "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "catalogue", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
     "loader": (
         "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "links", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
         "delivery", "syncs", "forgetting", "settings",
@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "revealed", "again", "outcomes", "stitcher", "connection", "forgetting", "service", "__main__"),
     "connector_runner": ("contract", "json_rows", "rules", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
-        "probe", "postponed", "source", "deployed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
+        "probe", "postponed", "source", "deployed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.catalogue", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "metric_pages", "connector_catalogue", "reference", "__main__",
     ),
 }  # fmt: skip
