@@ -50,7 +50,7 @@ class Names:
                 if len(self._counts) >= MOST_NAMES:
                     self.others += amount
                     continue
-                count = self._counts[type_, event] = NameCount(type_, event, at, at, 0, {})
+                count = self._counts[type_, event] = NameCount(type_, event, at, at, days={})
                 fresh.append((type_, event))
             count.total += amount
             count.last_at = max(count.last_at, at)
