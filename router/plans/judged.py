@@ -5,7 +5,6 @@ No text that is made here holds a value of the event: violations are shown to pe
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,13 @@ from router.plans.compiled import Plan, Rule
 from shared.events.frame import Head
 from shared.project.tracking import Action
 
-MOST_ERRORS = 200
-"""Errors of one event that are looked at; an array may have a fault in each of its elements."""
-ROUNDS = 3
-"""How often values are taken out of one event, until nothing is left to take out."""
+SMALL = 100
+"""Values of an event of which all faults are looked for at once. The validator finds every element of an array that is at fault, and a client
+may send a hundred thousand: of a larger event it is asked for one fault at a time."""
+ROUNDS = 10
+"""How often values at fault are taken out of one event, to find others."""
+MOST_NAMES = 50
+"""Unplanned properties of one object that are named."""
 TEXT_CHARACTERS = 200
 UNPLANNED_EVENT, UNPLANNED_PROPERTY, UNREADABLE = "unplanned_event", "unplanned_property", "unreadable"
 _CLOSED = ("additionalProperties", "unevaluatedProperties")
@@ -92,51 +94,86 @@ def _object_of(rule: Rule, event: Mapping[str, Any]) -> tuple[tuple[str, ...], A
 
 
 def _faults(rule: Rule, root: tuple[str, ...], value: Any) -> tuple[list[Violation], list[Path]]:
+    """Returns the faults of an object, and the paths of what must be taken out."""
     violations: list[Violation] = []
     without: list[Path] = []
-    for round_ in range(ROUNDS):
-        fresh: list[Path] = []
-        for error in itertools.islice(rule.validator.iter_errors(value), MOST_ERRORS):
-            found = _of_error(rule, value, error, root)
-            if not round_:
-                violations += (each for each, _ in found)
-            fresh += (path for each, path in found if each.action == "strip" and path not in without)
-        if not fresh:
+    gone: set[Path] = set()
+    small = _is_small(value)
+    look = rule.validator.errors if small else rule.validator.first_error
+    for _ in range(ROUNDS):
+        found = [_of_error(rule, value, error, root) for error in look(value) if not _is_made(error, gone)]
+        violations += (each for some, _ in found for each in some if each not in violations)
+        taken = [path if small else _before_elements(path) for _, paths in found for path in paths]
+        without += (
+            path if small else _before_elements(path) for some, paths in found if some[0].action == "strip" for path in paths
+        )
+        if not taken:
             break
         value = _copied(value)
-        for path in fresh:
+        for path in taken:
             _take_out(value, path)
-        without += fresh
-    return violations, [(*root, *path) for path in without]
+        gone.update(taken)
+        if rule.validator.is_valid(value):
+            break
+        look = rule.validator.first_error
+    return violations, [(*root, *path) for path in dict.fromkeys(without)]
 
 
-def _of_error(rule: Rule, value: Any, error: Any, root: tuple[str, ...]) -> list[tuple[Violation, Path]]:
-    """Returns the violations of one error of the validator, each with the path of what to take out."""
+def _is_made(error: Any, gone: set[Path]) -> bool:
+    """Whether an error is only there because a value at fault was taken out."""
+    return str(error.kind.name) == "required" and (*error.instance_path, getattr(error.kind, "property", "")) in gone
+
+
+def _before_elements(path: Path) -> Path:
+    """Returns the path of the array that a path leads into, or the path itself."""
+    return next((path[:place] for place, key in enumerate(path) if isinstance(key, int)), path)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a value holds no more than `SMALL` others."""
+    left, waiting = SMALL, [value]
+    while waiting:
+        node = waiting.pop()
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        left -= len(inner)
+        if left < 0:
+            return False
+        waiting.extend(inner)
+    return True
+
+
+def _of_error(rule: Rule, value: Any, error: Any, root: tuple[str, ...]) -> tuple[list[Violation], list[Path]]:
+    """Returns the violations of one error of the validator, at least one, and the paths of what is at fault."""
     path: Path = tuple(error.instance_path)
     word, schema_path = str(error.kind.name), list(error.schema_path)
     if word in _CLOSED or (word == "falseSchema" and schema_path and schema_path[-1] in _CLOSED):
         inner = value_at(value, path)
-        names = getattr(error.kind, "unexpected", None) or (list(inner) if isinstance(inner, dict) else [])
+        names = _unplanned(value_at(rule.schema, tuple(schema_path[:-1])), inner) or getattr(error.kind, "unexpected", None) or ()
         action: Action = rule.on_violation if rule.unplanned_properties == "allow" else rule.unplanned_properties
-        return [
-            (
-                Violation(UNPLANNED_PROPERTY, action, _shown((*root, *path, name)), got=kind_of(value_at(inner, (name,)))),
-                (*path, name),
-            )
-            for name in names
+        told = [
+            Violation(UNPLANNED_PROPERTY, action, _shown((*root, *path, name)), got=kind_of(value_at(inner, (name,))))
+            for name in names[:MOST_NAMES]
         ]
+        return told or [Violation(UNPLANNED_PROPERTY, action, _shown((*root, *path)))], [(*path, name) for name in names]
     if word == "required":
         missing = str(getattr(error.kind, "property", "") or "")
         act: Action = "report" if rule.on_violation == "strip" else rule.on_violation
-        return [(Violation(word, act, _shown((*root, *path, missing)), expected="a value", got="nothing"), path)]
+        return [Violation(word, act, _shown((*root, *path, missing)), expected="a value", got="nothing")], []
     taken = path
     while taken and isinstance(taken[-1], int):
         taken = taken[:-1]
     act = "report" if rule.on_violation == "strip" and not taken else rule.on_violation
     expected = value_at(rule.schema, tuple(schema_path))
-    told = "" if expected is None else msgspec.json.encode(expected, enc_hook=str).decode()
+    text = "" if expected is None else msgspec.json.encode(expected, enc_hook=str).decode()
     got = kind_of(value_at(value, path))
-    return [(Violation(word, act, _shown((*root, *path)), expected=_cut(told), got=got), taken)]
+    return [Violation(word, act, _shown((*root, *path)), expected=_cut(text), got=got)], [taken] if taken else []
+
+
+def _unplanned(schema: Any, value: Any) -> list[str]:
+    """Returns the keys that a schema does not name, of a closed object; none if only the validator can tell them."""
+    if not isinstance(schema, Mapping) or "patternProperties" in schema or not isinstance(value, dict):
+        return []
+    return [key for key in value if key not in schema.get("properties", {})] if _CLOSED[0] in schema else []
 
 
 def value_at(value: Any, path: Path) -> Any:

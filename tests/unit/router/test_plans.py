@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.plans.compiled import Plan, compile_plan
-from router.plans.judged import Verdict, judge
+from router.plans.judged import MOST_NAMES, Verdict, judge
 from router.plans.strip import strip
 from router.problems.violations import MOST_GROUPS, frame_of
 from router.rules.match import Matched, match
@@ -181,6 +181,22 @@ def test_a_schema_that_is_none_or_without_bounds_is_refused_with_its_place(schem
 def test_a_hostile_text_takes_no_longer_with_an_expression_that_would_backtrack() -> None:
     plan = plan_of(events={"Order": {"schema": {"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}}})
     assert asked(plan, {"a": "a" * 200_000 + "!"}) is not None
+
+
+def test_a_fault_in_each_element_of_a_long_array_is_one_violation_and_many_unplanned_properties_are_bounded() -> None:
+    plan = plan_of(on_violation="strip", unplanned_properties="strip")
+    hostile = {
+        "total": 1,
+        "currency": "ZZZ",
+        "products": [{"price": "a"}] * 50_000,
+        **{f"x{number}": 1 for number in range(5000)},
+    }
+    verdict = asked(plan, hostile)
+    assert verdict is not None
+    assert len(verdict.violations) == MOST_NAMES + 2
+    left = strip(msgspec.json.encode({"properties": hostile}), verdict.without)
+    found = msgspec.json.decode(left)["properties"]
+    assert found == {"total": 1}
 
 
 def test_a_revision_of_a_plan_stays_while_its_content_stays() -> None:
