@@ -36,12 +36,14 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
+from shared.tasks import timeout
 
 Mode = Literal["samples", "types", "off"]
 
 LOOK_SECONDS = 1.0
 """Between two looks into frames."""
 WRITE_SECONDS = 5.0
+READ_SECONDS = 10.0
 WAITING_FRAMES = 8
 """Frames with new names that wait for a look."""
 EVENTS_A_LOOK = 20
@@ -90,15 +92,19 @@ class CatalogueKeeper:
             mode: samples, types without samples, or off.
         """
         try:
-            await self._read()
+            async with timeout(READ_SECONDS):  # a broker that forbids it may not answer, and events must not wait for that
+                await self._read()
             if self._names.incarnation != incarnation:
                 self._names.incarnation, self._names.position = incarnation, position
             elif self._names.position < position and mode != "off":
                 await self._count_again(position)
             self._opened, self._mode = True, mode
             await self.write()  # so that a router that is killed at once leaves a place to count from
-        except (Transient, ValueError) as exc:
-            log.warning("the catalogue cannot be read, it stays as it is", extra={"site": self._site, "error": str(exc)})
+        except (Transient, ValueError, TimeoutError) as exc:
+            log.warning(
+                "the catalogue cannot be read, it stays as it is",
+                extra={"site": self._site, "error": str(exc) or type(exc).__name__},
+            )
 
     def change(self, mode: Mode) -> None:
         """Takes what a new revision of the project says; counts go on from the next frame."""
@@ -124,10 +130,14 @@ class CatalogueKeeper:
             await asyncio.sleep(LOOK_SECONDS)
             if self._mode == "off":
                 continue
-            self.look()
-            looks += 1
-            if looks % round(WRITE_SECONDS / LOOK_SECONDS) == 0:
-                await self.write()
+            try:
+                self.look()
+                looks += 1
+                if looks % round(WRITE_SECONDS / LOOK_SECONDS) == 0:
+                    await self.write()
+            except Exception:  # a fault of the catalogue must not hold up events
+                self._opened, self._mode = False, "off"
+                log.exception("the catalogue of the site is off until the router starts again", extra={"site": self._site})
 
     async def write(self) -> None:
         """Writes what has changed; a fault is tried again the next time."""
