@@ -10,6 +10,7 @@ The script beside it is an ES module of the same name:
 
     export function load(options, tools) -> handle          may return a promise of it
     handle(event) -> anything                               may return a promise
+    handle.reset()                                          optional: the visitor is another one from here, `analytics.reset()`
 
 `options` is the Struct as JSON, without the options that have their defaults of None. The page's script calls `load` once a page,
 when the first event for the device waits. It then calls `handle` with each event once, in the order of the calls of the page, and

@@ -222,6 +222,8 @@ export function createAnalytics(options) {
     trackForm: (elements, ...words) => onEach(elements, "submit", ...words),
     reset() {
       person.reset()
+      if (dispatch) dispatch(null)
+      else forDevices?.push(null)
       if (gate === "open") askForCookie(settingsFound)
       emit("reset")
     },

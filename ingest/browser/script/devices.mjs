@@ -38,11 +38,26 @@ export function startDevices({ devices, base, nonce, warn, log, user }) {
 function lane(device, base, tools, warn) {
   let waiting = 0
   let chain = null
+  let isFull = false
+  let isFresh = false
   return (event) => {
+    // null: the visitor is another one from here
+    if (!event) {
+      isFresh = !chain
+      chain = chain?.then((handle) => (begin(handle), handle)) ?? null
+      chain?.catch(() => 0)
+      return
+    }
     if (!wants(device, event)) return
-    if (waiting >= MOST_WAITING) return warn(`${device.name}: too many events wait for it; one is left out`)
+    if (waiting >= MOST_WAITING) {
+      if (!isFull) warn(`${device.name}: ${MOST_WAITING} events wait for it; further ones are left out`)
+      isFull = true
+      return
+    }
     waiting++
-    chain ??= import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(device.src, base).href).then((module) => module.load(device.options, tools))
+    chain ??= import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(device.src, base).href)
+      .then((module) => module.load(device.options, tools))
+      .then((handle) => (isFresh && begin(handle), handle))
     const copy = structuredClone(event)
     chain = chain.then(
       async (handle) => {
@@ -61,6 +76,14 @@ function lane(device, base, tools, warn) {
       },
     )
     chain.catch(() => 0)
+  }
+
+  function begin(handle) {
+    try {
+      handle.reset?.()
+    } catch (error) {
+      warn(`${device.name}: does not forget the visitor:`, error)
+    }
   }
 }
 

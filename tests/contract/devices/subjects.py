@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -24,10 +25,30 @@ class Subject:
     """Options that `check` refuses, and a part of what it says."""
 
 
+VENDORS = Path(__file__).parent / "vendors"
+
+
+def vendor(name: str) -> str:
+    """Returns a stand-in of a vendor's script, which behaves as the page says that it names."""
+    return (VENDORS / name).read_text(encoding="utf-8")
+
+
 SUBJECTS: dict[str, Subject] = {
     "tag": Subject(
         options={"script": "(window.told ??= []).push(event.event)"},
         names="window.told ?? []",
         wrong=({"html": "<b>{{ user }}</b>"}, "expected a path into the event"),
+    ),
+    "ga4_tag": Subject(
+        options={"measurement_id": "G-ABC123"},
+        names="(window.told ?? []).filter(([verb]) => verb === 'event').map((words) => words[1])",
+        vendor={"https://www.googletagmanager.com/gtag/js?id=G-ABC123": vendor("gtag.js")},
+        wrong=({"measurement_id": "UA-1"}, "an ID such as G-ABC123"),
+    ),
+    "meta_pixel": Subject(
+        options={"pixel_id": "1234567890"},
+        names="(window.told ?? []).filter(([verb]) => verb.startsWith('track')).map((words) => words[2])",
+        vendor={"https://connect.facebook.net/en_US/fbevents.js": vendor("fbevents.js")},
+        wrong=({"pixel_id": "abc"}, "expected digits"),
     ),
 }
