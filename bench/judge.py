@@ -37,6 +37,8 @@ BATCH = 100
 class Desk:
     """Admits one key."""
 
+    micro = None
+
     def __init__(self) -> None:
         self._keys = KeyIndex(Project(sites={"bench": Site(keys=[Key(id="bench", kind="server")])}))
 

@@ -46,6 +46,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from ingest.lookups import Checks, Seen
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import SiteLimits
@@ -169,6 +170,8 @@ class Admission:
     ip: Literal["keep", "truncate", "drop"] = "keep"
     """What becomes of an address that an event names itself."""
     snowplow: Snowplow = field(default_factory=Snowplow)
+    schemas: Checks | None = None
+    """The schemas of the site, if it has a folder of them."""
     bucket: str = ""
     """The name under which the key's events a second are counted; never shown."""
     hook: Hook | None = None
@@ -234,6 +237,10 @@ class Parsed:
     """Headers of the answer, once the events are durable."""
     hide_address: bool = False
     """The sender wants neither its address nor its place kept."""
+    unknown_schemas: int = 0
+    """Number of data whose schema the site's folder does not have."""
+    unfit: int = 0
+    """Number of data that do not fit their schema, in events that were accepted."""
     ignored: Sequence[IgnoredReason] = ()
     """Parts of the request outside its events that the protocol ignores."""
     ip_policy: str | None = None
@@ -310,6 +317,11 @@ class SocketMessage(NamedTuple):
 
 class Desk(Protocol):
     """The process, as far as a parser may ask it."""
+
+    @property
+    def micro(self) -> Seen | None:
+        """What was seen lately; None unless the setting `micro` is on."""
+        ...
 
     def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
         """Returns the site that the strongest of `credentials` opens, or a 401. A pure lookup."""

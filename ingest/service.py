@@ -34,6 +34,7 @@ from ingest.listen import BACKLOG, described, inherited, open_listeners
 from ingest.readiness import Readiness
 from ingest.registry import http_protocols, socket_protocols
 from ingest.settings import PREFIX, IngestSettings
+from ingest.trackers.micro import Micro
 from shared.errors import ConfigError
 from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
@@ -97,6 +98,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             clock=context.clock,
             rates=RateLimiter(settings.rates_fd),
             forgotten=context.forgotten,
+            micro=Micro() if settings.micro else None,
             on_lost_letters=lambda site, letters: lost.note("refused", "ingest", site, letters),
         )
         holder.append(intake)

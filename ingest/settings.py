@@ -100,10 +100,23 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     keepalive: Annotated[Duration, Meta(description="how long an idle connection is kept")] = field(
         default_factory=lambda: Duration(75)
     )
+    micro: Annotated[
+        bool,
+        Meta(
+            description="true: `/micro/{all,good,bad,reset}` answer test suites of Snowplow Micro, without a key; needs one process. For tests only: anybody may read the events"
+        ),
+    ] = False
     websocket_credit: Annotated[int, Meta(ge=1, description="messages a WebSocket client may have unacknowledged")] = 64
     websocket_ping: Annotated[Duration, Meta(description="pause between pings on a WebSocket")] = field(
         default_factory=lambda: Duration(20)
     )
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other; raises ValueError."""
+        if self.micro and self.processes > 1:
+            raise ValueError(
+                f"micro: it shows the events of one process, and `processes` is {self.processes}; set one of them otherwise"
+            )
 
     def packer(self) -> PackerSettings:
         """The settings of frames."""

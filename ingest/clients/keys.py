@@ -14,15 +14,19 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
 from ingest.contract import Admission, Credential, Hook, Refusal
+from ingest.lookups import Checks
 from ingest.webhooks.hook import hooks_of
 from shared.project.model import Key, Project, Site, SiteLimits
 from shared.project.snapshot import HASH_PREFIX
 from shared.project.webhooks import address_id
 from shared.reading.units import ByteSize
+
+NO_SCHEMAS: Mapping[str, Checks] = MappingProxyType({})
 
 _NO_KEY = Refusal(401, "missing_key", "no write key: send it as Basic user, X-Write-Key, `writeKey` in the body or the query")
 
@@ -44,13 +48,18 @@ class KeyIndex:
     """Keys and domains of one revision of the project."""
 
     def __init__(
-        self, project: Project | None, largest_event: int | None = None, hooks: Mapping[str, Hook] | None = None
+        self,
+        project: Project | None,
+        largest_event: int | None = None,
+        hooks: Mapping[str, Hook] | None = None,
+        schemas: Mapping[str, Checks] = NO_SCHEMAS,
     ) -> None:
         """
         Args:
             project: None while none is known: then no client hears that its key is wrong, because clients give up on that.
             largest_event: the most that one message of the broker can hold, whatever the sites allow.
             hooks: the webhooks by name, with their secrets; None: the project refers to none.
+            schemas: of sites that have a folder of them.
         """
         self._known = project is not None
         project = project or Project()
@@ -66,10 +75,10 @@ class KeyIndex:
         self.sites = project.sites
         for name, site in project.sites.items():
             for key in site.keys:
-                self._by_id[key.id] = _entry(name, site, key, largest_event)
+                self._by_id[key.id] = _entry(name, site, key, largest_event, schemas.get(name))
             if site.domains or site.snowplow.paths:
                 browser = next((key for key in site.keys if key.kind == "browser" and not key.secret), None)
-                entry = _entry(name, site, browser, largest_event)
+                entry = _entry(name, site, browser, largest_event, schemas.get(name))
                 self._by_host.update(dict.fromkeys([*map(str.lower, site.domains), *site.snowplow.paths], entry))
                 self.paths.update(site.snowplow.paths)
         hooks = hooks_of(project) if hooks is None else hooks
@@ -162,7 +171,7 @@ class KeyIndex:
         return Refusal(401, "wrong_secret", "the secret of the key is wrong", site=entry.site_name, key=entry.admission.key)
 
 
-def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) -> _Entry:
+def _entry(name: str, site: Site, key: Key | None, largest_event: int | None, schemas: Checks | None) -> _Entry:
     digest = _digest(key.secret) if key is not None and key.secret else None
     limits = _limits(site, largest_event)
     admission = Admission(
@@ -173,6 +182,7 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         require_id=site.require_id,
         ip=site.ip,
         snowplow=site.snowplow,
+        schemas=schemas,
         bucket=f"{name}/{key.id if key is not None else ''}",
     )
     return _Entry(site_name=name, site=site, key=key, digest=digest, admission=admission)

@@ -193,6 +193,8 @@ class Pipeline:
         if refusal.site is None:
             site, key = self.intake.keys.sender_of(match.protocol.credentials(asked))
             refusal = replace(refusal, site=site, key=key)
+        if self.intake.micro is not None:
+            self.intake.micro.note_refusal(asked, refusal, match.protocol.NAME)
         refusal, request_id = self._refused(refusal, peer)
         answered = self.answer(asked.headers, match.protocol.NAME, match.protocol.reply(asked, refusal), refusal.site)
         return answered._replace(request_id=request_id)
@@ -384,12 +386,11 @@ def content_encoding(headers: MultiMapping[str]) -> str | None:
 def parse_query(query: str) -> Mapping[str, str]:
     """Reads a query; if a name comes twice the last counts."""
     found: dict[str, str] = {}
-    for pair in query.split("&"):  # the limit of a line, 16 KiB, bounds it
+    for pair in filter(None, query.split("&")):  # the limit of a line, 16 KiB, bounds it
         name, _, value = pair.partition("=")
         if "%" in pair or "+" in pair:
             name, value = unquote_plus(name), unquote_plus(value)
-        if pair:
-            found[name] = value
+        found[name] = value
     return found
 
 

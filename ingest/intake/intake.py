@@ -32,6 +32,8 @@ from ingest.intake.ticket import FutureTicket, Ticket
 from ingest.intake.warned import note_cut, note_oddities, note_skew
 from ingest.limits.rate import RateLimiter, burst_of
 from ingest.limits.refusals import Refusals
+from ingest.trackers.micro import PROTOCOL, Micro
+from ingest.trackers.schemas import schemas_of
 from shared.clock import Clock
 from shared.errors import Transient
 from shared.events.dead import LETTER_BYTES, DeadLetter, bury
@@ -94,7 +96,9 @@ class Intake:
         rates: RateLimiter | None = None,
         on_lost_letters: Callable[[str, int], None] = lambda *_: None,
         forgotten: Forgotten | None = None,
+        micro: Micro | None = None,
     ) -> None:
+        self.micro = micro
         self._clock = clock or Clock()
         self._packer = packer
         self._outlet = outlet
@@ -124,7 +128,7 @@ class Intake:
 
     def use_project(self, project: Project, hooks: Mapping[str, Hook] | None = None) -> None:
         """Puts a revision of the project in force; `hooks` are its webhooks, if it refers to secrets."""
-        self.keys = KeyIndex(project, self._largest_event, hooks)
+        self.keys = KeyIndex(project, self._largest_event, hooks, schemas_of(project))
         self._pages = pages_of(project)
         self.sites = {name: SiteCache(site, Origins(site.origins)) for name, site in project.sites.items()}
         self._packer.spread({name: site.shards for name, site in project.sites.items() if site.shards > 1})
@@ -230,7 +234,9 @@ class Intake:
             self._count_accepted(site, protocol)(len(parsed.heads))
         for reject in parsed.rejects:
             count("ingest_events_rejected_total", site=site, protocol=protocol, reason=reject.reason)
-        if parsed.repaired or parsed.made_ids or parsed.ignored:
+        if self.micro is not None and protocol == PROTOCOL:
+            self.micro.note(parsed, self._clock.now())
+        if parsed.repaired or parsed.made_ids or parsed.ignored or parsed.unknown_schemas or parsed.unfit:
             note_oddities(self.telemetry, parsed)
         return Accepted(len(parsed.heads), parsed.rejects) if len(parsed.heads) != 1 or parsed.rejects else _ONE
 

@@ -13,6 +13,10 @@ def note_oddities(telemetry: Telemetry, parsed: Parsed) -> None:
         telemetry.count("ingest_events_repaired_total", parsed.repaired, site=site)
     if parsed.made_ids:
         telemetry.count("ingest_ids_made_total", parsed.made_ids, site=site)
+    if parsed.unknown_schemas:
+        telemetry.count("ingest_schemas_unknown_total", parsed.unknown_schemas, site=site)
+    if parsed.unfit:
+        telemetry.count("ingest_schemas_violated_total", parsed.unfit, site=site)
     for reason in parsed.ignored:
         telemetry.count("ingest_members_ignored_total", site=site, reason=reason)
 

@@ -18,6 +18,7 @@ class DeadReason(StrEnum):
     MALFORMED_JSON = "malformed_json"
     UNREADABLE_RECORD = "unreadable_record"
     MALFORMED_PARAMETER = "malformed_parameter"
+    SCHEMA_VIOLATION = "schema_violation"
     MISSING_TYPE = "missing_type"
     UNKNOWN_TYPE = "unknown_type"
     MISSING_ID = "missing_id"
@@ -122,6 +123,7 @@ _DEAD_MEANING = {
     DeadReason.MALFORMED_JSON: "the bytes are not JSON, even leniently read",
     DeadReason.UNREADABLE_RECORD: "the feed's `format` or schema does not fit the bytes of the record, or a connector cannot read a row of a file; the detail has the place and the fault",
     DeadReason.MALFORMED_PARAMETER: "a parameter of a Snowplow event cannot be read as base64, JSON or self-describing JSON; the detail names it",
+    DeadReason.SCHEMA_VIOLATION: "the data of a Snowplow event, or of one of its entities, do not fit their schema, and the site's on_invalid is dead_letter; the detail has the place",
     DeadReason.MISSING_TYPE: "the event has no `type` and the path does not fix one",
     DeadReason.UNKNOWN_TYPE: "the `type` is not one the protocol knows",
     DeadReason.MISSING_ID: "the event lacks an id that its type needs (`userId` or `anonymousId`, `groupId`, `previousId`, `event`)",
@@ -151,6 +153,7 @@ _DEAD_ADVICE = {
     DeadReason.MALFORMED_JSON: _MEND_CLIENT,
     DeadReason.UNREADABLE_RECORD: "of a feed: set its `format`, or mend the schema or the writer; replay. Of a sync: mend the file or the options of its stream, and the next run reads it",
     DeadReason.MALFORMED_PARAMETER: _MEND_CLIENT,
+    DeadReason.SCHEMA_VIOLATION: "mend the client, or add a version of the schema to the folder and apply the project; then replay",
     DeadReason.MISSING_TYPE: _MEND_CLIENT,
     DeadReason.UNKNOWN_TYPE: _MEND_CLIENT,
     DeadReason.MISSING_ID: _MEND_CLIENT,

@@ -44,6 +44,16 @@ class Snowplow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Literal["tp2", "iglu", "redirect"]],
         Meta(description="paths of your own that select this site, such as `/com.acme/track: tp2`"),
     ] = {}
+    schemas: Annotated[
+        str | None,
+        Meta(
+            description="folder on the edge's machine with Iglu schemas, `vendor/name/format/version`, read when a project is applied; none: no data are checked"
+        ),
+    ] = None
+    on_invalid: Annotated[
+        Literal["warn", "dead_letter"],
+        Meta(description="what becomes of an event whose data, or an entity's, do not fit a schema of the folder"),
+    ] = "warn"
     redirect_hosts: Annotated[
         list[str],
         Meta(

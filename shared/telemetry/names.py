@@ -15,6 +15,8 @@ CounterName = Literal[
     "ingest_key_disagreements_total",
     "ingest_skew_ignored_total",
     "ingest_members_ignored_total",
+    "ingest_schemas_unknown_total",
+    "ingest_schemas_violated_total",
     "ingest_ids_made_total",
     "ingest_texts_cut_total",
     "ingest_agents_unparsed_total",

@@ -40,6 +40,20 @@ def _ignored(reason: str, meaning: str, advice: str) -> Warned:
 
 WARNED: tuple[Warned, ...] = (
     Warned(
+        "schema_unknown",
+        "ingest_schemas_unknown_total",
+        "schemas",
+        meaning="self-describing data name a schema that the site's folder does not have; they are accepted unchecked",
+        advice="add the schema to the folder (`snowplow.schemas`) and apply the project, or mend the name in the tracker",
+    ),
+    Warned(
+        "schema_violated",
+        "ingest_schemas_violated_total",
+        "schemas",
+        meaning="self-describing data do not fit their schema; they are accepted as they are",
+        advice="mend the tracker, or `on_invalid: dead_letter` keeps such events out of the tables",
+    ),
+    Warned(
         "message_id_missing",
         "ingest_ids_made_total",
         "events",

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
         "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "secrets", "telemetry",
-        "syncs", "devices", "project", "rules", "streams", "forget", "archive", "warnings", "catalogue", "service", "workers",
+        "syncs", "devices", "project", "snowplow", "rules", "streams", "forget", "archive", "warnings", "catalogue", "service", "workers",
     ),
     "ingest": (
-        "contract", "webhooks", "clients", "browser", "limits", "journal", "intake", "judge", "deliveries", "http", "protocols", "registry", "openapi", "settings", "listen",
+        "lookups", "contract", "webhooks", "clients", "browser", "limits", "journal", "trackers", "intake", "judge", "deliveries", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
     "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "catalogue", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
@@ -68,7 +68,7 @@ VERBS = "penstock/command/verbs"
 """A module for each group of commands; `penstock/command/cli.py` lists them."""
 
 PLUGINS: dict[str, str] = {
-    "ingest/protocols": r"ingest\.(contract|judge|clients|browser|webhooks|deliveries|protocols)(\.|$)|shared\.",
+    "ingest/protocols": r"ingest\.(contract|lookups|judge|clients|browser|webhooks|deliveries|protocols)(\.|$)|shared\.",
     "shared/devices/kinds": r"shared\.",
     "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",

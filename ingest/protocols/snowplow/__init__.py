@@ -27,6 +27,7 @@ from ingest.judge.mend import Fault
 from ingest.judge.verdicts import Scan
 from ingest.protocols.snowplow.canonical import canonical
 from ingest.protocols.snowplow.identity import ANONYMOUS, Visitor, visitor_of
+from ingest.protocols.snowplow.micro import answer_test
 from ingest.protocols.snowplow.others import read_redirect, read_webhook, target_of
 from ingest.protocols.snowplow.payload import Parameters, merged, parameters_of, read_body, read_event
 from shared.events.outcome import DeadReason
@@ -41,11 +42,12 @@ TP2 = "/com.snowplowanalytics.snowplow/tp2"
 ANY = "/{vendor}.{name}/{version}"
 IGLU = "/com.snowplowanalytics.iglu/v1"
 REDIRECT = "/r/tp2"
+MICRO = "/micro/{what}"
 PIXEL = "/i"
 PIXELS = (PIXEL, "/ice.png")
 ROUTES = (
-    *(Route("GET", path) for path in (*PIXELS, TP2, ANY, IGLU, REDIRECT)),
-    *(Route("POST", path) for path in (TP2, ANY, IGLU)),
+    *(Route("GET", path) for path in (*PIXELS, TP2, ANY, IGLU, REDIRECT, MICRO)),
+    *(Route("POST", path) for path in (TP2, ANY, IGLU, MICRO)),
 )
 
 SMALL_BYTES = 64 * 1024
@@ -68,6 +70,8 @@ def credentials(request: HttpRequest) -> list[Credential]:
 
 def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     """Reads any request of this protocol."""
+    if request.route == MICRO:
+        return answer_test(request.params["what"], request.body, desk.micro)
     admission = request.admission or desk.admit(credentials(request))
     if isinstance(admission, Refusal) and (admission.code != "missing_key" or len(request.body) > SMALL_BYTES):
         return admission
@@ -208,8 +212,11 @@ def _take(
         parameters = merged(event, query)
         if fallback and not parameters.get("url"):
             parameters = {**parameters, "url": fallback}
-        found = canonical(dict(parameters), visitor.network_id, admission, new_id)
+        notes: list[str] = []
+        found = canonical(dict(parameters), visitor.network_id, admission, new_id, notes)
         if not isinstance(found, Fault):
+            parsed.unknown_schemas += notes.count("unknown")
+            parsed.unfit += notes.count("unfit")
             parsed.heads.append(found[0])
             parsed.bodies.append(found[1])
             parsed.made_ids += found[2]

@@ -23,7 +23,7 @@ from ingest.contract import Admission
 from ingest.judge.ids import is_visible, repaired
 from ingest.judge.mend import Fault
 from ingest.judge.verdicts import MAX_ID_CHARACTERS
-from ingest.protocols.snowplow.described import Described, fault, read_entities, read_event, text_of
+from ingest.protocols.snowplow.described import Described, check, fault, read_entities, read_event, text_of
 from ingest.protocols.snowplow.identity import ANONYMOUS, as_uuid
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason
@@ -60,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def canonical(
-    parameters: dict[str, Any], network_id: str, admission: Admission, new_id: Callable[[], str]
+    parameters: dict[str, Any], network_id: str, admission: Admission, new_id: Callable[[], str], notes: list[str]
 ) -> tuple[Head, bytes, bool] | Fault:
     """Returns the head and the body of an event, and whether its id is new.
 
@@ -69,8 +69,9 @@ def canonical(
         network_id: the id of the request; the event's own `tnuid` or `nuid` wins over it.
         admission: the site's rules.
         new_id: makes an id.
+        notes: takes what is odd about its schemas (`described.check`).
     """
-    limits = admission.limits
+    limits, schemas = admission.limits, admission.schemas
     kind = EVENTS.get(parameters.get("e") or "")
     if kind is None:
         code = parameters.get("e")
@@ -89,6 +90,8 @@ def canonical(
         found = read_event(*described)
         if isinstance(found, Fault):
             return found
+        if schemas is not None and (fault_ := check(schemas, found[1], notes)):
+            return fault_
         name, properties = found[0].name, _object(found[1])
         snowplow["schema"] = found[1].schema
     elif described is not None:
@@ -97,6 +100,9 @@ def canonical(
         contexts = read_entities(*entities)
         if isinstance(contexts, Fault):
             return contexts
+        for each in contexts if schemas is not None else ():
+            if schemas is not None and (fault_ := check(schemas, each, notes)):
+                return fault_
         if contexts:
             snowplow["contexts"] = contexts
     return _event(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ingest.judge.mend import Fault, excess
+from ingest.lookups import Checks
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 from shared.reading.iglu import SchemaName, read_name
@@ -62,6 +63,27 @@ def text_of(parameters: dict[str, Any], plain: str, coded: str, limits: SiteLimi
         return None
     found = excess(text, limits)
     return (name, text) if found is None else found._replace(detail=f"`{name}`: {found.detail}")
+
+
+def check(schemas: Checks, each: Described, notes: list[str]) -> Fault | None:
+    """Checks data against their schema; returns a fault if it kills the event.
+
+    Args:
+        schemas: of the site.
+        each: the data with the name of their schema.
+        notes: takes `unknown` or `unfit` where the event goes on.
+    """
+    try:
+        found = schemas.fault(each.schema, bytes(each.data))
+    except KeyError:
+        notes.append("unknown")
+        return None
+    if found is None:
+        return None
+    if schemas.on_invalid == "dead_letter":
+        return Fault(DeadReason.SCHEMA_VIOLATION, f"{each.schema[:200]}: {found}")
+    notes.append("unfit")
+    return None
 
 
 def read_event(name: str, text: bytes) -> tuple[SchemaName, Described] | Fault:

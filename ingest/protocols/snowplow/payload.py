@@ -64,6 +64,17 @@ def read_body(body: bytes, most: int) -> list[Parameters] | list[bytes] | Refusa
         return Refusal(400, "invalid_json", f"the body is not JSON: {exc}")
 
 
+def of_tracker(body: bytes) -> bytes | None:
+    """Returns the bytes of a tracker's event, also of the first in `payload_data`; None if a body is neither."""
+    try:
+        values = _decode_values(body)
+        if bytes(values.get("schema", b""))[1:].startswith(SCHEMA.rpartition("/")[0].encode()):
+            return next(iter(cut_events(bytes(values.get("data", b"[]")), 1)), None)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return body if bytes(values.get("e", b""))[:1] == b'"' and "type" not in values else None
+
+
 def read_event(event: bytes, budget: Budget) -> Parameters | Fault:
     """Returns the parameters of an event, or why it is none."""
     try:

@@ -6,11 +6,14 @@ import time
 import uuid
 
 from ingest.contract import Admission, Parsed
+from ingest.protocols import snowplow
+from ingest.protocols.snowplow.payload import of_tracker
 from ingest.registry import protocol_of
+from ingest.trackers.schemas import schemas_of
 from penstock.control.explain.steps import Judged
 from router.rules.arrival import Arrival
 from shared.events.frame import RequestContext, encode_frame, pack
-from shared.project.model import Key, Site
+from shared.project.model import Key, Project, Site
 
 PROTOCOL = "segment"
 SEQ = 1
@@ -25,14 +28,27 @@ def judge(body: bytes, name: str, site: Site, key: Key | None) -> tuple[Judged, 
         key: the key it is sent with, for its kind; None: a browser's.
     """
     kind = key.kind if key is not None else "browser"
-    parsed = Parsed(Admission(site=name, key=key.id if key else "", kind=kind, limits=site.limits, require_id=site.require_id))
-    protocol_of(PROTOCOL).judge_again(parsed, body, "", lambda: str(uuid.uuid4()))
+    admission = Admission(
+        site=name,
+        key=key.id if key else "",
+        kind=kind,
+        limits=site.limits,
+        require_id=site.require_id,
+        ip=site.ip,
+        snowplow=site.snowplow,
+        schemas=schemas_of(Project(sites={name: site})).get(name),
+    )
+    parsed = Parsed(admission)
+    event = of_tracker(body)
+    protocol = PROTOCOL if event is None else snowplow.NAME
+    visitor = "" if event is None else str(uuid.uuid4())
+    protocol_of(protocol).judge_again(parsed, body if event is None else event, visitor, lambda: str(uuid.uuid4()))
     if parsed.rejects:
         refused = parsed.rejects[0]
         return Judged(accepted=False, reason=refused.reason, detail=refused.detail), None
     head = parsed.heads[0]
     now = time.time()
-    request = RequestContext(round(now * 1_000_000), PROTOCOL, parsed.admission.key, kind)
+    request = RequestContext(round(now * 1_000_000), protocol, parsed.admission.key, kind)
     payload = encode_frame(pack(name, [request], [head], [bytes(parsed.bodies[0])]))
     judged = Judged(accepted=True, message_id=head.message_id, type=head.type, event=head.event, mended=parsed.repaired > 0)
     return judged, Arrival(SEQ, now, payload, with_heads=True)

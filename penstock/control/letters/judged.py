@@ -9,6 +9,7 @@ from connector_runner.feeds.registry import parse_feed
 from connector_runner.feeds.rules.letters import STAGE, shape_again
 from ingest.contract import Admission, Parsed
 from ingest.registry import protocol_of
+from ingest.trackers.schemas import schemas_of
 from shared.errors import ConfigError
 from shared.events.dead import DeadLetter
 from shared.events.frame import Head
@@ -37,7 +38,17 @@ def judge_again(letter: DeadLetter, project: Project) -> tuple[Head, bytes] | Re
 
 
 def _of_edge(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Refusal:
-    parsed = Parsed(Admission(site=letter.site, key="", kind="server", limits=site.limits, require_id=site.require_id))
+    admission = Admission(
+        site=letter.site,
+        key="",
+        kind="server",
+        limits=site.limits,
+        require_id=site.require_id,
+        ip=site.ip,
+        snowplow=site.snowplow,
+        schemas=schemas_of(Project(sites={letter.site: site})).get(letter.site),
+    )
+    parsed = Parsed(admission)
     # the same id however often a replay is repeated
     made = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.origin}.{letter.at}"))
     protocol = protocol_of(letter.request.protocol if letter.request else None)

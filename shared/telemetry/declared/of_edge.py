@@ -62,6 +62,20 @@ OF_EDGE: tuple[Metric, ...] = (
         "parts of requests beside their events that mean nothing here",
         labels=("site", "reason"),
     ),
+    Metric(
+        "ingest_schemas_unknown_total",
+        "counter",
+        "schemas",
+        "self-describing data whose schema the site's folder does not have; they are accepted unchecked",
+        labels=("site",),
+    ),
+    Metric(
+        "ingest_schemas_violated_total",
+        "counter",
+        "schemas",
+        "self-describing data of accepted events that do not fit their schema",
+        labels=("site",),
+    ),
     Metric("ingest_ids_made_total", "counter", "events", "events that came without a messageId", labels=("site",)),
     Metric(
         "ingest_texts_cut_total", "counter", "texts", "texts cut: user_agent, or body of a dead_letter", labels=("site", "reason")

@@ -11,10 +11,10 @@ import pytest
 from ingest.protocols import snowplow
 from loader.contract.warehouse import Kind
 from loader.fitting.fit import fit_batch
-from loader.rows.layouts.snowplow.columns import COLUMNS
 from loader.rows.shape import Shaper
 from shared.events.frame import Frame, RequestContext, pack
 from shared.project.model import Connection
+from shared.snowplow.columns import COLUMNS
 from tests.support.destinations.opened import Open, plan
 from tests.unit.ingest.snowplows import EVENT_ID, PAGE_VIEW, coded, described, entities, parsed, payload, post
 from tests.unit.loader.shaping import RECEIVED, STAMP
@@ -62,7 +62,7 @@ async def test_a_batch_of_snowplow_events_comes_back_column_by_column(wh: Open) 
     assert not done.dead
     assert not done.unmapped
     await session.load(plan(1), [ready.load for ready in done.ready])
-    shape = {**COLUMNS, **OWN}
+    shape = {**{name: Kind(kind) for name, kind in COLUMNS.items()}, **OWN}
     found = {row["event_id"]: row for row in await wh.rows("events", shape, order="event_id")}
     assert set(found) == {EVENT_ID, OTHER_ID, OTHER_ID.replace("d6", "e6")}
     view, structured, placed = (found[each] for each in (EVENT_ID, OTHER_ID, OTHER_ID.replace("d6", "e6")))

@@ -9,6 +9,7 @@ from typing import Any
 from ingest.browser.pages import SitePages, pages_of
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
+from ingest.lookups import Seen
 from shared.project.model import Key, Project, Site, SiteLimits
 from shared.project.webhooks import Webhook
 from shared.reading.units import ByteSize
@@ -33,6 +34,8 @@ def project(**limits: Any) -> Project:
 
 class CountingDesk:
     """Admits by the real index; new ids are `new-1`, `new-2`, …"""
+
+    micro: Seen | None = None
 
     def __init__(self, of: Project | None = None) -> None:
         of = of or project()

@@ -10,9 +10,9 @@ import pytest
 
 from ingest.protocols import snowplow
 from loader.contract.warehouse import Kind
-from loader.rows.layouts.snowplow.addresses import of_page, of_referrer
-from loader.rows.layouts.snowplow.columns import COLUMNS
 from shared.events.frame import RequestContext, pack
+from shared.snowplow.addresses import of_page, of_referrer
+from shared.snowplow.columns import COLUMNS
 from tests.unit.ingest.snowplows import EVENT_ID, PAGE_VIEW, coded, described, entities, parsed, payload, post
 from tests.unit.loader.shaping import RECEIVED, STAMP, Desk, Row, capabilities
 

@@ -11,11 +11,12 @@ import pytest
 from functions_runtime.definition import Definition
 from functions_runtime.sandbox.guest import Code
 from penstock.command.cli import run
+from penstock.control.explain.explain import explain
 from penstock.control.functions.passage import Passage
 from penstock.terminal import exits
 from shared.events.frame import Head, RequestContext, pack
 from shared.project.functions import PrivacyRule
-from shared.project.model import Connection
+from shared.project.model import Connection, Key, Project, Site
 
 PROJECT = """\
 sites:
@@ -265,3 +266,15 @@ async def test_functions_that_cannot_run_are_a_doubt_and_let_nothing_pass() -> N
     async with Passage(definition) as passage:
         assert await passage.through(frame) is None
     assert "its functions cannot run here" in passage.doubts()[0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_an_event_of_a_snowplow_tracker_is_explained_as_the_edge_takes_it(packed: bool) -> None:
+    event: dict[str, Any] = {"e": "se", "p": "web", "tv": "t", "se_ca": "c", "se_ac": "a", "eid": "e-1"}
+    schema = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
+    body = json.dumps({"schema": schema, "data": [event]} if packed else event).encode()
+    project = Project(sites={"shop": Site(keys=[Key(id="web")])})
+    found = await explain(body, project, "shop")
+    assert (found.edge.accepted, found.edge.type, found.edge.event, found.edge.message_id) == (True, "track", "struct", "e-1")
+    refused = await explain(body.replace(b'"se"', b'"zz"'), project, "shop")
+    assert refused.edge.reason == "unknown_type"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loader.contract.warehouse import Kind
-from loader.rows.layouts.contract import Fixed
+_T, _I, _D, _B, _S, _J = "text", "bigint", "double", "boolean", "timestamp", "json"
 
-_T, _I, _D, _B, _S, _J = Kind.TEXT, Kind.BIGINT, Kind.DOUBLE, Kind.BOOLEAN, Kind.TIMESTAMP, Kind.JSON
-
-_ORDER: tuple[tuple[Kind, str], ...] = (
+_ORDER: tuple[tuple[str, str], ...] = (
     (_T, "app_id platform"), (_S, "etl_tstamp collector_tstamp dvce_created_tstamp"), (_T, "event event_id"), (_I, "txn_id"),
     (_T, "name_tracker v_tracker v_collector v_etl user_id user_ipaddress user_fingerprint domain_userid"),
     (_I, "domain_sessionidx"), (_T, "network_userid geo_country geo_region geo_city geo_zipcode"),
@@ -32,10 +29,8 @@ _ORDER: tuple[tuple[Kind, str], ...] = (
     (_T, "event_vendor event_name event_format event_version event_fingerprint"), (_S, "true_tstamp"),
 )  # fmt: skip
 
-COLUMNS: Mapping[str, Kind] = {name: kind for kind, names in _ORDER for name in names.split()}
-"""The columns by name, in the order of the table."""
-
-FIXED = {name: Fixed(name, kind) for name, kind in COLUMNS.items()}
+COLUMNS: Mapping[str, str] = {name: kind for kind, names in _ORDER for name in names.split()}
+"""The kinds of the columns by name, in the order of the table. Kinds are those of the loader."""
 
 OF_PARAMETERS: tuple[tuple[str, str], ...] = (
     ("aid", "app_id"), ("p", "platform"), ("tna", "name_tracker"), ("tv", "v_tracker"), ("fp", "user_fingerprint"),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from loader.rows.layouts.snowplow.values import moment
+from shared.snowplow.values import moment
 
 REMEMBERED = 4096
 LONGEST = 8192

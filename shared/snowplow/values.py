@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from loader.contract.warehouse import Kind
-
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,17}(?:\.\d{0,17})?|\.\d{1,17})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})", re.ASCII)
@@ -51,11 +49,11 @@ def _text(text: Any) -> Any:
     return text
 
 
-READERS: Mapping[Kind, Callable[[Any], Any]] = {
-    Kind.BIGINT: _integer,
-    Kind.DOUBLE: _number,
-    Kind.BOOLEAN: _flag,
-    Kind.TIMESTAMP: _time,
-    Kind.TEXT: _text,
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "bigint": _integer,
+    "double": _number,
+    "boolean": _flag,
+    "timestamp": _time,
+    "text": _text,
 }
 """What reads the text of a column's kind."""

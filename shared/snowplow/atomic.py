@@ -1,16 +1,7 @@
-"""Layout `snowplow`: the table `events` with the 131 columns of Snowplow's `atomic.events`, and a column for each schema.
+"""A canonical event as a row of Snowplow's `atomic.events`: columns by name, without those that have no value. Pure.
 
-| column | holds |
-| --- | --- |
-| the 131 | parameters, and what Snowplow's enrichment adds to them; every table has all of them from its beginning |
-| `unstruct_event_{vendor}_{name}_{model}` | the data of a self-describing event, as JSON |
-| `contexts_{vendor}_{name}_{model}` | the entities of a schema, as a JSON array; each with its `_schema_version` |
-| `load_tstamp` | the time of loading |
-
-That is the wide table of Snowplow's loaders for warehouses with semi-structured columns, also in Postgres. It is built from the
-canonical event, so what a function or a privacy rule changes is changed here. `user_id`, `event_id`, `domain_userid` and the data
-of an event come from `userId`, `messageId`, `anonymousId` and `properties`, all else from `context`. An event of another protocol
-fills the columns that it has values for: docs/loading.md.
+`unstruct_event_{vendor}_{name}_{model}` and `contexts_{vendor}_{name}_{model}` stand beside the columns of the table: the data of a
+self-describing event, and the entities of a schema.
 """
 
 from __future__ import annotations
@@ -21,15 +12,13 @@ from typing import Any
 
 import msgspec
 
-from loader.rows.layouts.contract import Event, Root, Rows, TableSpec, Whole
-from loader.rows.layouts.snowplow.addresses import of_page, of_referrer
-from loader.rows.layouts.snowplow.columns import COLUMNS, FIXED, OF_PARAMETERS, OF_PLACE, SIZES
-from loader.rows.layouts.snowplow.values import READERS, size
-from loader.types.names import Namer
 from shared.reading.iglu import SchemaName, read_name
+from shared.snowplow.addresses import of_page, of_referrer
+from shared.snowplow.columns import COLUMNS, OF_PARAMETERS, OF_PLACE, SIZES
+from shared.snowplow.values import READERS, size
 
-TABLE = "events"
-LOAD_TIME = "load_tstamp"
+Event = dict[Any, Any]
+
 VERSION = "penstock"
 EVENT_PREFIX, ENTITIES_PREFIX = "unstruct_event_", "contexts_"
 
@@ -46,31 +35,6 @@ _NOT_IN_FINGERPRINT = ("eid", "nuid", "stm", "cv")
 _ELSEWHERE = frozenset({"messageId", "receivedAt", "timestamp", "originalTimestamp", "sentAt", "integrations"})
 _MOBILE = frozenset({"iOS", "Android", "Windows Phone"})
 _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=str, order="sorted").encode
-
-
-class Snowplow:
-    """Places every event in the table `events`."""
-
-    def __init__(self, namer: Namer) -> None:
-        self.built_in = frozenset([namer.key(TABLE)])
-        self.shared_root = Root()
-        self._root = Root(fixed=FIXED)
-        self._spec = TableSpec(
-            reserved=frozenset(COLUMNS),
-            key="event_id",
-            received="collector_tstamp",
-            load_time=LOAD_TIME,
-            columns=tuple(FIXED.values()),
-            documents=(EVENT_PREFIX, ENTITIES_PREFIX),
-        )
-
-    def spec(self, table: str) -> TableSpec:  # noqa: ARG002 - all tables are alike
-        """Returns the properties of a table."""
-        return self._spec
-
-    def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:
-        """Returns the row of an event."""
-        return None, ((table or TABLE, self._root, row_of(event)),)
 
 
 def row_of(event: Event) -> Event:
@@ -128,8 +92,8 @@ def _event(row: Event, event: Event, uri: Any, kind: str | None) -> None:
         return
     else:
         data = {} if properties is None else properties
-        row["unstruct_event"] = Whole({"schema": uri, "data": data})
-        row[EVENT_PREFIX + _suffix(schema)] = Whole(data) if type(data) is dict else data
+        row["unstruct_event"] = {"schema": uri, "data": data}
+        row[EVENT_PREFIX + _suffix(schema)] = data
     row["event_vendor"], row["event_name"], row["event_format"], row["event_version"] = schema
 
 
@@ -212,10 +176,10 @@ def _foreign(row: Event, event: Event, context: Event) -> None:
     row["dvce_created_tstamp"], row["dvce_sent_tstamp"] = event.get("originalTimestamp"), event.get("sentAt")
 
 
-def _whole_event(event: Event) -> Whole:
+def _whole_event(event: Event) -> Event:
     """Returns all that a sender of another protocol said, `data` being the properties."""
     kept = {key: value for key, value in event.items() if key not in _ELSEWHERE and value is not None}
-    return Whole({"data": kept.pop("properties", {}), **kept})
+    return {"data": kept.pop("properties", {}), **kept}
 
 
 def _fingerprint(event: Event, sent: Event) -> str:

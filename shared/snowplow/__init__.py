@@ -1,0 +1,1 @@
+"""Snowplow's table `atomic.events`: its columns, and what fills them out of a canonical event. Pure."""
