@@ -79,7 +79,7 @@ class CatalogueKeeper:
         """Properties of all events."""
         self._changed: set[Name] = set()
         self._written = -1
-        self._waiting: deque[Arrival] = deque(maxlen=WAITING_FRAMES)
+        self._waiting: deque[tuple[int, float, bytes]] = deque(maxlen=WAITING_FRAMES)
         self._wants = True
         self._salt = b""
 
@@ -121,7 +121,8 @@ class CatalogueKeeper:
             return
         if fresh or self._wants:
             self._wants = False
-            self._waiting.append(arrival)
+            # as it came: a tracking plan may take values out of the arrival
+            self._waiting.append((arrival.seq, arrival.at_seconds, arrival.payload))
 
     async def run(self) -> None:
         """Samples and writes for ever."""
@@ -195,9 +196,9 @@ class CatalogueKeeper:
         """Looks at a few events of the frames that wait: at the names with the fewest samples first."""
         left = EVENTS_A_LOOK
         while self._waiting and left > 0:
-            arrival = self._waiting.popleft()
+            seq, at_seconds, payload = self._waiting.popleft()
             try:
-                left -= self._sample(arrival, left)
+                left -= self._sample(Arrival(seq, at_seconds, payload, with_heads=True), left)
             except _UNREADABLE:
                 continue
         self._waiting.clear()

@@ -84,5 +84,5 @@ def _makes_tables(project: Project, name: str, site: str) -> bool:
 def _add(tables: dict[str, dict[str, str]], table: str, event: SeenEvent, namer: Namer) -> None:
     columns = tables.setdefault(table, dict.fromkeys(EVERY, ""))
     for keys, types in columns_of(event):
-        column = namer.column(keys[1:] if keys[0] in _TOP else keys)
+        column = namer.column([namer.part(key) for key in (keys[1:] if keys[0] in _TOP else keys)])
         columns.setdefault(column, types)

@@ -28,7 +28,7 @@ EVENTS: list[dict[str, Any]] = [
             "products": [{"sku": "a", "price": 1}],
             "a-b": "x",
         },
-        "context": {"page": {"url": "https://x"}},
+        "context": {"page": {"url": "https://x"}, "userAgent": "x"},
     }
     for number in range(30)
 ] + [{"type": "identify", "traits": {"email": "a@b.c", "address": {"city": "x"}}}]
@@ -108,5 +108,7 @@ def test_sources_of_dbt_have_the_names_that_the_loader_gives() -> None:
     assert (source["name"], source["schema"]) == ("shop", "events")
     tables = {table["name"]: [column["name"] for column in table["columns"]] for table in source["tables"]}
     assert set(tables) == {"tracks", "order_completed", "identifies"}
-    assert {"total", "coupon", "products", "a-b", "context_page_url", "received_at"} <= set(tables["order_completed"])
+    assert {"total", "coupon", "products", "a_b", "context_page_url", "context_user_agent", "received_at"} <= set(
+        tables["order_completed"]
+    )
     assert {"email", "address_city"} <= set(tables["identifies"])
