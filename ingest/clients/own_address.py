@@ -16,10 +16,10 @@ _AUTHORITY = re.compile(r"(?:[a-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::\d{1,5}
 
 
 def host_of(authority: str) -> str:
-    """Returns the host of `host:port`, in lower case."""
+    """Returns the host of `host:port`, in lower case and without the dot of a complete name."""
     if authority.startswith("["):
         return authority.partition("]")[0][1:].lower()
-    return authority.partition(":")[0].lower()
+    return authority.partition(":")[0].lower().removesuffix(".")
 
 
 def own_url(place: Place, host: str, is_proxied: bool, is_domain: Callable[[str], bool], local: str) -> str:

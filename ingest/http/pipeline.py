@@ -261,7 +261,7 @@ class Pipeline:
         known = self._routes.methods(path, self.intake.keys.paths)
         if known:
             reply = as_reply(Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}"))
-            return reply._replace(headers={"Allow": ", ".join([*known, "OPTIONS"])})
+            return reply._replace(headers={"Allow": ", ".join([*(["HEAD"] if "GET" in known else []), *known, "OPTIONS"])})
         return as_reply(Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}"))
 
     def request_limit(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> int:

@@ -105,7 +105,7 @@ class EdgeServer:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request. Raises nothing but cancellation, and ConnectionError when the client is gone."""
         path, _, query = request.raw_path.partition("?")
-        method = request.method
+        method = method_of(request)
         headers = request.headers
         pipeline = self._pipeline
         if method == "OPTIONS":
@@ -115,9 +115,11 @@ class EdgeServer:
             return await self._upgrade(request, path, query, sockets)
         match = pipeline.find(method, path)
         if match is None and path == HEALTH_PATH:
-            return Answer(pipeline.health(method))
+            return Answer(pipeline.health(request.method))
         if match is None:
-            return Answer(pipeline.answer(headers, "none", pipeline.unknown(method, path, is_upgrade=sockets is not None)))
+            return Answer(
+                pipeline.answer(headers, "none", pipeline.unknown(request.method, path, is_upgrade=sockets is not None))
+            )
         bounds = self.bounds
         bounds.requests += 1
         held = Held(bounds)
@@ -128,7 +130,7 @@ class EdgeServer:
             bounds.leave()
 
     async def _process(self, request: web.BaseRequest, match: Match, query: str, held: Held) -> Answered:
-        pipeline, method, headers, peer = self._pipeline, request.method, request.headers, _peer(request)
+        pipeline, method, headers, peer = self._pipeline, method_of(request), request.headers, _peer(request)
         body: bytes | Refusal = b""
         if method == "POST":
             limit, is_known = pipeline.admitted(match, method, query, headers)
@@ -226,6 +228,11 @@ class EdgeServer:
                 return TOO_MANY_BYTES
             body = read
         return body
+
+
+def method_of(request: web.BaseRequest) -> str:
+    """Returns the method that a request is answered as. HEAD is a GET whose answer has no body (`Answer`)."""
+    return "GET" if request.method == "HEAD" else request.method
 
 
 async def _read_stream(content: Any, limit: int, held: Held) -> bytes | None:

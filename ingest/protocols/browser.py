@@ -31,8 +31,9 @@ DEVICE = "/p/d/{file}"
 SETTINGS = "/p/s/{key}"
 EVENTS = "/p/e"
 COOKIE = "/p/i"
+ROBOTS = "/robots.txt"
 ROUTES = (
-    *(Route("GET", path) for path in (SCRIPT, MODULE, TYPES, SNIPPET, PART, DEVICE, SETTINGS)),
+    *(Route("GET", path) for path in (SCRIPT, MODULE, TYPES, SNIPPET, PART, DEVICE, SETTINGS, ROBOTS)),
     Route("POST", EVENTS),
     Route("POST", COOKIE),
 )
@@ -48,6 +49,8 @@ class _Wish(msgspec.Struct, rename="camel"):
     write_key: str | None = None
 
 
+_NO_ROBOTS = Reply(200, b"User-agent: *\nDisallow: /\n", "text/plain", {"Cache-Control": "public, max-age=86400"})
+"""Crawlers that run pages or follow links of mails would count as visitors."""
 _decode_wish = msgspec.json.Decoder(_Wish).decode
 
 
@@ -73,6 +76,8 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
             return assets.module().reply(request.headers)
         case "/p.d.ts":
             return assets.types().reply(request.headers)
+        case "/robots.txt":
+            return _NO_ROBOTS
         case _:
             return _part(request)
 

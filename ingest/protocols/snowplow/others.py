@@ -6,6 +6,7 @@ only `aid`, `cv`, `eid`, `nuid`, `p`, `ttm` and `url` are parameters of the prot
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -27,6 +28,8 @@ REDIRECT = "iglu:com.snowplowanalytics.snowplow/uri_redirect/jsonschema/1-0-0"
 WEBHOOK_VERSION, REDIRECT_VERSION = "com.snowplowanalytics.iglu-v1", "r-tp2"
 MAX_FIELDS = 1_000
 LONGEST_ADDRESS = 8_192
+_HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|[0-9a-f:.]*:[0-9a-f:.]*")
+"""A name or an address of IPv6. Browsers decode `%2f` in a host and end it there; other letters some of them refuse."""
 
 _OF_PROTOCOL = ("aid", "cv", "eid", "nuid", "p", "ttm", "url")
 _encode = msgspec.json.Encoder().encode
@@ -111,6 +114,7 @@ def _host_of(address: str) -> str | None:
     if (
         parts.scheme not in ("http", "https")
         or not host
+        or not _HOST.fullmatch(host)
         or "@" in parts.netloc
         or not address.lower().startswith(f"{parts.scheme}://")
     ):

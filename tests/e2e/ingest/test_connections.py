@@ -155,6 +155,17 @@ async def test_the_answer_to_head_has_no_body(nats: NatsServer, broker: Broker) 
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 405 ")
         assert not body
+        for path in (b"/p.js", b"/robots.txt", b"/v1/projects/web/settings", b"/i?aid=web&e=pv", b"/sourceConfig/?writeKey=web"):
+            both = [
+                await raw(edge, method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                for method in (b"HEAD", b"GET")
+            ]
+            (head, _, body), (whole, _, content) = (each.partition(b"\r\n\r\n") for each in both)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert not body
+            length = b"Content-Length: %d" % len(content)
+            assert length in head
+            assert length in whole
 
 
 async def test_a_strange_origin_breaks_no_answer(nats: NatsServer, broker: Broker) -> None:

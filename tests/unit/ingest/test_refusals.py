@@ -93,6 +93,7 @@ def test_a_single_request_may_be_as_large_as_its_site_allows() -> None:
     [
         ("1.2.3.4", {"host": "shop.example.com"}, "http://shop.example.com"),
         ("1.2.3.4", {"host": "SHOP.example.com:8443"}, "http://SHOP.example.com:8443"),
+        ("1.2.3.4", {"host": "shop.example.com.:8443"}, "http://shop.example.com.:8443"),
         ("1.2.3.4", {"host": "evil.example"}, "http://127.0.0.1:8080"),
         ("1.2.3.4", {"host": "evil.example", "x-forwarded-host": "shop.example.com"}, "http://127.0.0.1:8080"),
         ("1.2.3.4", {"host": "shop.example.com", "x-forwarded-host": "evil.example"}, "http://shop.example.com"),

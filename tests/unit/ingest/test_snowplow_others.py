@@ -95,6 +95,8 @@ def test_a_redirect_with_an_event_adds_an_entity_to_it() -> None:
         "https://shop.example.com\r\nSet-Cookie: x=1", "https://shop.example.com/\t", "https://shop.example.com.evil.example/",
         "https://evilacme.com/", "https://acme.com/", "https://shop.example.com:x/", "https://[::1/", "https://shop.éxample.com/",
         "ftp://shop.example.com/", "https:///shop.example.com/", " https://shop.example.com/", "https://shop.example.com/" + "a" * 9000,
+        "https://evil.example%2f.acme.com/", "https://evil.example%5c.acme.com/", "https://evil.example;.acme.com/", "https://evil.example^.acme.com/",
+        "https://[::1%.acme.com]/", "https://.acme.com/", "https://a..acme.com/", "https://evil.example,.acme.com/",
     ],
 )  # fmt: skip
 def test_a_redirect_goes_nowhere_else(address: str) -> None:
