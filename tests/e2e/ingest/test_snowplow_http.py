@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -100,3 +101,33 @@ async def test_a_suite_for_micro_finds_good_and_bad_events_and_resets(nats: Nats
 def test_micro_needs_one_process() -> None:
     with pytest.raises(ValueError, match="micro: it shows the events of one process"):
         IngestSettings(micro=True, processes=2)
+
+
+async def test_schemas_of_a_folder_are_counted_and_what_does_not_fit_is_a_dead_letter(
+    nats: NatsServer, broker: Broker, tmp_path: Path
+) -> None:
+    place = tmp_path / "com.acme/order/jsonschema"
+    place.mkdir(parents=True)
+    (place / "1-0-0").write_text('{"properties": {"total": {"type": "number"}}}')
+    snowplow = {"schemas": str(tmp_path), "on_invalid": "dead_letter"}
+    project = {
+        "sites": {
+            "shop": {"keys": [{"id": "web"}], "snowplow": snowplow},
+            "mild": {"keys": [{"id": "mild"}], "snowplow": {**snowplow, "on_invalid": "warn"}},
+        }
+    }
+
+    def order(total: Any, schema: str = ORDER) -> dict[str, str]:
+        return {"e": "ue", "p": "web", "tv": "t", "ue_px": coded(described(schema, {"total": total}))}
+
+    body = payload(order(1), order("x"), order(1, USER))
+    async with edge_here(nats, broker, project) as edge, aiohttp.ClientSession(edge.url) as client:
+        for key in ("web", "mild"):
+            async with client.post("/com.acme/track", data=body, headers={"X-Write-Key": key}) as answer:
+                assert answer.status == 200
+        assert len(await edge.events()) == 2
+        (letter,) = await edge.dead()
+        assert letter.reason == "schema_violation"
+        assert edge.count("ingest_schemas_unknown_total", site="shop") == 1
+        assert len(await edge.events("mild")) == 3
+        assert edge.count("ingest_schemas_violated_total", site="mild") == 1
