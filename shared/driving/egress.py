@@ -18,7 +18,8 @@ from shared.errors import ConfigError, Problem
 Network = IPv4Network | IPv6Network
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-_SHARED = IPv4Network("100.64.0.0/10")
+_NOT_OF_THE_INTERNET = tuple(map(IPv4Network, ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
+"""Beside those that Python knows: addresses of providers and protocols. Two are metadata of clouds: 192.0.0.192 and 168.63.129.16."""
 
 
 def networks(text: str, path: str) -> tuple[Network, ...]:
@@ -46,7 +47,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
             return is_public(inner)
         if int(address) >> 32 == 0:  # ::a.b.c.d, of old
             return False
-    elif address in _SHARED:
+        if address.is_site_local:
+            return False
+    elif any(address in each for each in _NOT_OF_THE_INTERNET):
         return False
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
