@@ -15,9 +15,10 @@ import msgspec
 from ingest.contract import Parsed, Refusal, Reject
 from ingest.judge.batch import unreadable
 from ingest.judge.budget import Budget
-from ingest.judge.mend import Fault, json_type, mend_object, read_leniently
+from ingest.judge.mend import Fault, excess, json_type, mend_object, read_leniently
 from ingest.judge.verdicts import judge
 from shared.events.outcome import DeadReason
+from shared.reading.extent import SHORTEST_KEY
 
 Members = dict[str, msgspec.Raw]
 """An object whose values are not built."""
@@ -68,13 +69,16 @@ def open_object(body: bytes, budget: Budget) -> tuple[bytes, Members] | Refusal:
 
 def members_of(raw: msgspec.Raw | bytes | None) -> Members:
     """Returns the members of an object without its nulls; none of any other value."""
-    text = bytes(raw) if raw is not None else b""
-    if text.lstrip()[:1] != b"{":
+    if raw is None:
+        return {}
+    text = bytes(raw)
+    if text == b"{}" or (text[:1] != b"{" and text.lstrip()[:1] != b"{"):
         return {}
     try:
-        return {name: value for name, value in _members(text).items() if bytes(value) != b"null"}
+        found = _members(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
+    return {name: value for name, value in found.items() if bytes(value) != b"null"} if b"null" in text else found
 
 
 def text_of_member(raw: msgspec.Raw | None) -> str:
@@ -119,11 +123,21 @@ def _rewritten(parsed: Parsed, original: bytes, rewrite: Rewrite, position: int,
     limits = parsed.admission.limits
     if len(original) > limits.event_bytes:
         return Fault(DeadReason.TOO_LARGE, f"the event has {len(original)} bytes, the limit is {limits.event_bytes}")
-    found = mend_object(original, limits, budget)
-    if isinstance(found, Fault):
-        return found
-    event = rewrite(_members(found.body), position)
-    if isinstance(event, Fault):
-        return event
-    parsed.repaired += found.repaired
-    return _encode(event)
+    members: Members | None = None
+    if len(original) <= limits.keys * SHORTEST_KEY:  # it has not too many to be built
+        try:
+            members = _members(original)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            pass
+        else:
+            deep = excess(original, limits)
+            if deep is not None:
+                return deep
+    if members is None:
+        found = mend_object(original, limits, budget)
+        if isinstance(found, Fault):
+            return found
+        members = _members(found.body)
+        parsed.repaired += found.repaired
+    event = rewrite(members, position)
+    return event if isinstance(event, Fault) else _encode(event)

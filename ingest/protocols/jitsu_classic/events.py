@@ -24,6 +24,8 @@ OF_SENDER = ("api_key", "src", "event_type", "source_ip", "anon_ip", "eventn_ctx
 OF_CONTEXT = frozenset(
     {"event_id", "user", "utc_time", "utm", "ids", "click_id", "screen_resolution", "vp_size", *classic.PAGE, *classic.CONTEXT}
 )
+_OF_BOTH = OF_CONTEXT.union(OF_SENDER)
+_IDS = frozenset({"internal_id", "id", "anonymous_id"})
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 
@@ -36,24 +38,26 @@ def to_event(members: Members) -> dict[str, Any] | Fault:
     about: Members = nested or members
     user = members_of(about.get("user"))
     kind = "identify" if name in IDENTIFY else "page" if name in PAGE else "track"
-    given = {
-        "event": members["event_type"] if kind == "track" else None,
-        "messageId": _first(about, "event_id") or _first(members, "eventn_ctx_event_id"),
-        "userId": _first(user, "internal_id", "id", "email"),
-        "anonymousId": _first(user, "anonymous_id", "hashed_anonymous_id"),
-        "timestamp": about.get("utc_time"),
-    }
-    event: dict[str, Any] = {"type": kind, **{member: value for member, value in given.items() if value is not None}}
+    event: dict[str, Any] = {"type": kind}
+    if kind == "track":
+        event["event"] = members["event_type"]
+    given = (
+        ("messageId", _first(about, "event_id") or _first(members, "eventn_ctx_event_id")),
+        ("userId", _first(user, "internal_id", "id", "email")),
+        ("anonymousId", _first(user, "anonymous_id", "hashed_anonymous_id")),
+        ("timestamp", about.get("utc_time")),
+    )
+    event.update({member: value for member, value in given if value is not None})
     context = _context(members, about)
     if kind != "track":
         context["jitsu"] = {"event_type": name}
-    traits = {name: value for name, value in user.items() if name not in ("internal_id", "id", "anonymous_id")}
+    traits = {name: value for name, value in user.items() if name not in _IDS} if user.keys() - _IDS else None
     if traits and kind == "identify":
         event["traits"] = traits
     elif traits:
         context["traits"] = traits
     event["context"] = context
-    known = OF_CONTEXT.union(OF_SENDER) if about is members else OF_SENDER
+    known = _OF_BOTH if about is members else OF_SENDER
     properties = {name: value for name, value in members.items() if name not in known}
     if properties:
         event["properties"] = properties
@@ -67,12 +71,13 @@ def _context(members: Members, about: Members) -> dict[str, Any]:
         context["page"] = page
     if "source_ip" in members:
         context["ip"] = members["source_ip"]
-    screen = {
-        **_size(about.get("screen_resolution"), "width", "height"),
-        **_size(about.get("vp_size"), "innerWidth", "innerHeight"),
-    }
-    if screen:
-        context["screen"] = screen
+    if "screen_resolution" in about or "vp_size" in about:
+        screen = {
+            **_size(about.get("screen_resolution"), "width", "height"),
+            **_size(about.get("vp_size"), "innerWidth", "innerHeight"),
+        }
+        if screen:
+            context["screen"] = screen
     utm = members_of(about.get("utm"))
     if utm:
         context["campaign"] = {classic.CAMPAIGN.get(name, name): value for name, value in utm.items()}
@@ -89,7 +94,11 @@ def _context(members: Members, about: Members) -> dict[str, Any]:
 
 def _first(members: Members, *names: str) -> msgspec.Raw | None:
     """Returns the first member that says anything."""
-    return next((members[name] for name in names if name in members and bytes(members[name]) not in (b'""', b"null")), None)
+    for name in names:
+        value = members.get(name)
+        if value is not None and bytes(value) not in (b'""', b"null"):
+            return value
+    return None
 
 
 def _size(raw: msgspec.Raw | None, width: str, height: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ so that a person can be forgotten in logs too.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
@@ -87,6 +88,7 @@ class _Span(msgspec.Struct, gc=False, rename="camel"):
     status: _Status | None = None
 
 
+_HEX = re.compile(r"[0-9a-f]+")
 _json_holder = msgspec.json.Decoder(_Holder).decode
 _json_record = {"logs": msgspec.json.Decoder(_Log).decode, "traces": msgspec.json.Decoder(_Span).decode}
 _encode = msgspec.json.Encoder().encode
@@ -269,17 +271,19 @@ def _span(record: Any, value: Any, packed: bool) -> dict[str, Any] | Fault:
 
 def _event(properties: dict[str, Any], said: Mapping[str, Any], at: int) -> dict[str, Any]:
     """Returns an event without the properties that say nothing."""
-    event: dict[str, Any] = {"properties": {name: each for name, each in properties.items() if each not in (None, "", 0, {}, [])}}
-    user = next(
-        (str(said[name])[:MAX_ID_CHARACTERS] for name in USER_IDS if isinstance(said.get(name), str | int) and said[name]), None
-    )
-    if user:
-        event["userId"] = user
+    event: dict[str, Any] = {"properties": {name: each for name, each in properties.items() if each}}
+    for name in USER_IDS:
+        user = said.get(name)
+        if user and isinstance(user, str | int):
+            event["userId"] = str(user)[:MAX_ID_CHARACTERS]
+            break
     try:
         stamp = moment(at)
     except OverflowError as exc:
         raise _Broken(f"{at} nanoseconds since 1970 are no time") from exc
-    return {**event, "timestamp": stamp} if stamp else event
+    if stamp:
+        event["timestamp"] = stamp
+    return event
 
 
 def _attributes(pairs: Any, value: Any) -> dict[str, Any]:
@@ -305,8 +309,10 @@ def _nanoseconds(record: Any, name: str) -> int:
 
 def _hex(id_: bytes | str, packed: bool, nothing: str) -> str:
     """Returns an id as hex; an empty text for an id of zeros, which is none."""
+    if not id_:
+        return ""
     text = id_.hex() if packed and isinstance(id_, bytes) else str(id_).lower()
-    if text and (len(text) != len(nothing) or not all(each in "0123456789abcdef" for each in text)):
+    if len(text) != len(nothing) or not _HEX.fullmatch(text):
         raise _Broken(f"id {text[:64]!r} is not of {len(nothing) // 2} bytes")
     return "" if text == nothing else text
 

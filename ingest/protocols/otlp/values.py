@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -63,6 +64,14 @@ def attributes(pairs: Sequence[Any], value: _Value) -> dict[str, Any]:
         ValueError: a value cannot be read.
     """
     found: dict[str, Any] = {}
+    if value is of_protobuf:
+        for each in bounded(pairs):
+            plain: Any = each.value
+            # most are texts: asking for one costs a quarter of asking which it is
+            plain = plain.string_value or of_protobuf(plain)
+            if plain is not None:
+                found[each.key] = plain
+        return found
     for each in bounded(pairs):
         plain = value(each.value)
         if plain is not None:
@@ -128,6 +137,8 @@ def whole(number: int | str) -> int:
     Raises:
         ValueError: it is none of 64 bits.
     """
+    if number.__class__ is int and 0 <= number < 2**64:
+        return number
     if isinstance(number, str) and len(number) > 20:
         raise ValueError(f"{number[:30]!r} is no integer of 64 bits")
     found = int(number)
@@ -140,4 +151,11 @@ def moment(nanoseconds: int) -> str | None:
     """Returns nanoseconds since 1970 as RFC 3339, cut to microseconds; None for 0, which says nothing."""
     if nanoseconds <= 0:
         return None
-    return (_EPOCH + timedelta(microseconds=nanoseconds // 1000)).isoformat().replace("+00:00", "Z")
+    seconds, rest = divmod(nanoseconds // 1000, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z" if rest else f"{_second(seconds)}Z"
+
+
+@lru_cache(64)
+def _second(seconds: int) -> str:
+    """Returns a second since 1970 without its zone: records of one export were written in few of them."""
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()

@@ -34,10 +34,19 @@ def fields(message: bytes, steps: Steps) -> Iterator[tuple[int, bytes]]:
         steps.left -= 1
         if steps.left < 0:
             raise BrokenMessage("it has more fields than any export")
-        key, position = _varint(message, position)
+        # most keys and many lengths have one byte
+        key = message[position]
+        if key < 0x80:
+            position += 1
+        else:
+            key, position = _varint(message, position)
         kind = key & 7
         if kind == _BYTES:
-            length, position = _varint(message, position)
+            if position + 1 < size and message[position + 1] < 0x80 <= message[position]:  # two: up to 16 KiB
+                length = message[position] & 0x7F | message[position + 1] << 7
+                position += 2
+            else:
+                length, position = _varint(message, position)
             if position + length > size:
                 raise BrokenMessage(f"a field of {length} bytes ends behind the body, which may be cut off")
             yield key >> 3, message[position : position + length]
