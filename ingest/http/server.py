@@ -114,6 +114,8 @@ class EdgeServer:
         if sockets is not None and method == "GET" and headers.get("upgrade", "").lower() == "websocket":
             return await self._upgrade(request, path, query, sockets)
         match = pipeline.find(method, path)
+        if match is not None and method != request.method and not getattr(match.protocol, "HEAD", True):
+            match = None
         if match is None and path == HEALTH_PATH:
             return Answer(pipeline.health(request.method))
         if match is None:

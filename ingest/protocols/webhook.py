@@ -21,6 +21,8 @@ from ingest.judge import calls
 from ingest.judge.encoding import UnknownCharset, to_utf8
 
 NAME = "webhook"
+HEAD = False
+"""A vendor that asks whether the address exists delivers nothing: HEAD is refused with 405, and makes no event."""
 
 ADDRESS = "/webhooks/{id}"
 ROUTES = (Route("POST", ADDRESS), Route("GET", ADDRESS))

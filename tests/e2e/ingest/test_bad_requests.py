@@ -105,3 +105,13 @@ async def test_the_request_limit_of_a_site_holds_where_its_key_stands_in_the_bod
         status, answer = await post(edge, "/v1/batch", body, {"Host": "elsewhere"})
         assert (status, answer["code"]) == (413, "request_too_large")
         assert "10000" in answer["message"]
+
+
+async def test_a_path_leaves_no_folder(nats: NatsServer, broker: Broker) -> None:
+    ways = ("../pages.py", "..%2fpages.py", "%2e%2e%2fpages.py", "..%5cpages.py", "%00", "//etc/passwd", "%2fetc%2fpasswd")
+    paths = [f"{start}{way}" for start in ("/p/m/", "/p/d/", "/p/s/web/", "/analytics.js/v1/web/") for way in ways]
+    async with edge_here(nats, broker) as edge:
+        asked = [f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths]
+        asked[-1] = asked[-1].replace("Host: x\r\n", "Host: x\r\nConnection: close\r\n")
+        answer = await raw(edge, "".join(asked).encode())
+        assert answer.count(b"HTTP/1.1 404 ") == len(paths)
