@@ -42,7 +42,7 @@ async def test_the_number_changes_while_processes_die_and_nothing_is_lost_or_dou
         await running.apply(project(connections, destinations))
         await asyncio.to_thread(running.start_all, "ingest", "router", "router-2", "loader")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for shards in (4, 1, 3) * ROUNDS:
+            for shards in (4, 3) * ROUNDS:
                 await running.apply(project(connections, destinations, shards=shards))
                 for victim in ("router", "router-2", chance.choice(["loader", "ingest"])):
                     await asyncio.sleep(chance.uniform(0.1, 0.8))
@@ -74,14 +74,14 @@ async def test_a_webhook_gets_the_events_of_each_user_in_order_through_changes_k
         hook = {"type": "webhook", "url": receiver.url, "retry_delay": 0.2}
         documents = {
             shards: project({"hook": {"destination": "hook", "mode": "stream"}}, {"hook": hook}, shards=shards)
-            for shards in (1, 2, 4)
+            for shards in (1, 4)
         }
         with stack(tmp_path, QUICK) as running:
             await running.apply(documents[1])
             await asyncio.to_thread(running.start_all, "router", "router-2", "loader")
             async with connect(running.url, "test") as broker:
                 async with users(broker, pause_seconds=0.02) as sending:
-                    for shards in (4, 1, 2):
+                    for shards in (4, 1):
                         await sending.change(documents[shards])
                         await drained(broker, shards)
                         victim = chance.choice(["router", "router-2", "loader"])
