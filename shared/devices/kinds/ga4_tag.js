@@ -40,7 +40,7 @@ const ITEM = {
   price: ["price"],
   quantity: ["quantity"],
 }
-const LONGEST = { page_location: 1000, page_referrer: 420, page_title: 300 }
+const LONGEST = new Map([["page_location", 1000], ["page_referrer", 420], ["page_title", 300]])
 const MOST_PARAMETERS = 25
 const MOST_WAITING = 1000
 
@@ -61,8 +61,10 @@ export async function load(options, tools) {
   }
   await loading
   let user
+  let isConfigured = false
   const configure = (userId) => {
     user = userId
+    isConfigured = true
     gtag("config", id, { ...options.config, send_page_view: false, ...(userId !== undefined && { user_id: userId }) })
   }
   const handle = (event) => {
@@ -70,7 +72,7 @@ export async function load(options, tools) {
     consent(event)
     const userId = event.userId && cut(String(event.userId), 256)
     if (userId && userId !== user) configure(userId)
-    else if (user === undefined) configure()
+    else if (!isConfigured) configure()
     const traits = event.type === "identify" ? userProperties(event.traits) : {}
     if (Object.keys(traits).length) gtag("set", "user_properties", traits)
     const name = nameOf(event, options.events)
@@ -145,7 +147,7 @@ export function parametersOf(event, name) {
     if (!TAKEN.has(key) && spelt && !Object.hasOwn(found, spelt) && ["string", "number", "boolean"].includes(typeof value)) found[spelt] = value
   }
   const most = MOST_PARAMETERS - (items.length ? 1 : 0)
-  const parameters = Object.fromEntries(Object.entries(found).slice(0, most).map(([key, value]) => [key, cut(value, LONGEST[key] || 100)]))
+  const parameters = Object.fromEntries(Object.entries(found).slice(0, most).map(([key, value]) => [key, cut(value, LONGEST.get(key) || 100)]))
   if (items.length) parameters.items = items
   return parameters
 }

@@ -13,21 +13,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, field
 
+from shared.devices.google import check_consent_mode
 from shared.devices.scripts import VendorScript, check_pattern, check_script
 from shared.errors import Problem
 
 HOSTS = ("https://www.googletagmanager.com", "https://*.google-analytics.com", "https://*.analytics.google.com")
-
-CONSENT_TYPES = (
-    "ad_storage",
-    "ad_user_data",
-    "ad_personalization",
-    "analytics_storage",
-    "functionality_storage",
-    "personalization_storage",
-    "security_storage",
-)
-"""What Google asks consent for (https://developers.google.com/tag-platform/security/concepts/consent-mode)."""
 
 
 class Options(VendorScript, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,14 +47,4 @@ def check(path: str, options: Options) -> list[Problem]:
     if "send_page_view" in options.config:
         text = "is always false, because the page's own page events are sent; take it out"
         problems.append(Problem(f"{path}.config.send_page_view", text))
-    return problems
-
-
-def check_consent_mode(path: str, modes: dict[str, list[str]]) -> list[Problem]:
-    """Returns the consent types that Google does not know, and those without a category."""
-    known = ", ".join(CONSENT_TYPES)
-    problems = [Problem(f"{path}.consent_mode.{name}", f"unknown; known: {known}") for name in modes if name not in CONSENT_TYPES]
-    for name, categories in modes.items():
-        if not categories:
-            problems.append(Problem(f"{path}.consent_mode.{name}", "expected at least one category"))
     return problems

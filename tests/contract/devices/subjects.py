@@ -51,4 +51,34 @@ SUBJECTS: dict[str, Subject] = {
         vendor={"https://connect.facebook.net/en_US/fbevents.js": vendor("fbevents.js")},
         wrong=({"pixel_id": "abc"}, "expected digits"),
     ),
+    "gtm": Subject(
+        options={"container_id": "GTM-ABC123"},
+        names="(window.told ?? []).map((words) => words[1]).filter(({type}) => type === 'track').map(({event}) => event)",
+        vendor={"https://www.googletagmanager.com/gtm.js?id=GTM-ABC123": vendor("gtm.js")},
+        wrong=({"container_id": "GTM-ABC123", "environment_auth": "x"}, "write both or none"),
+    ),
+    "logrocket": Subject(
+        options={"app_id": "acme/shop"},
+        names="(window.told ?? []).filter(([verb]) => verb === 'track').map((words) => words[1])",
+        vendor={"https://cdn.logr-in.com/LogRocket.min.js": vendor("logrocket.js")},
+        wrong=({"app_id": "shop"}, "organisation/app"),
+    ),
+    "hotjar": Subject(
+        options={"site_id": 123},
+        names="(window.told ?? []).filter(([verb]) => verb === 'event').map((words) => words[1])",
+        vendor={"https://static.hotjar.com/c/hotjar-123.js?sv=6": vendor("hotjar.js")},
+        wrong=({"site_id": 123, "script": "javascript:x"}, "expected an address with https://"),
+    ),
+    "clarity": Subject(
+        options={"project_id": "abc123"},
+        names="(window.told ?? []).filter(([verb]) => verb === 'event').map((words) => words[1])",
+        vendor={"https://www.clarity.ms/tag/abc123": vendor("clarity.js")},
+        wrong=({"project_id": "abc123", "consent_mode": {"ads": ["marketing"]}}, "unknown; known: ad_Storage"),
+    ),
+    "posthog_js": Subject(
+        options={"project_key": "phc_abc"},
+        names="(window.told ?? []).filter(([verb]) => verb === 'capture').map((words) => words[1])",
+        vendor={"https://us-assets.i.posthog.com/static/array.js": vendor("posthog.js")},
+        wrong=({"project_key": "phx_abc"}, "begins with phc_"),
+    ),
 }
