@@ -25,7 +25,8 @@ from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.host import ConnectionHost
 from functions_runtime.host.lines import Lines
 from functions_runtime.host.store import Store
-from functions_runtime.outcomes import Outcomes
+from functions_runtime.lookups.tables import Tables
+from functions_runtime.outcomes import Outcomes, decoded
 from functions_runtime.revealed import Revealed
 from functions_runtime.rules.outcome import STAGE, Outcome, outcome_of
 from functions_runtime.rules.packing import MOST_BODY_BYTES, Prepared, finish, prepare
@@ -37,7 +38,7 @@ from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
 from functions_runtime.stitcher import Stitcher
 from shared.backoff import Backoff
-from shared.errors import Conflict, Fenced, NotConnected, Permanent, QueueFull, SetupError, Transient
+from shared.errors import Conflict, Fenced, NotConnected, QueueFull, SetupError, Transient
 from shared.events.dead import now
 from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place, read_place, trace_of, write_place
@@ -69,13 +70,21 @@ class ConnectionFunctions:
     """The worker of one connection."""
 
     def __init__(
-        self, context: ServiceContext, definition: Definition, settings: FunctionsSettings, pool: Pool, fetcher: Fetcher
+        self,
+        context: ServiceContext,
+        *,
+        definition: Definition,
+        settings: FunctionsSettings,
+        pool: Pool,
+        fetcher: Fetcher,
+        tables: Tables,
     ) -> None:
         self._context = context
         self._definition = definition
         self._settings = settings
         self._pool = pool
         self._fetcher = fetcher
+        self._tables = tables
         self._name = definition.name
         self._part = f"connection {definition.name}"
         self._span_name = f"transform {topology.functions_subject(definition.name)}"
@@ -111,6 +120,7 @@ class ConnectionFunctions:
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+            self._tables.leave(self._name)
             await self._end_chain()
 
     async def _session(self, lease: Lease, ending: asyncio.Event) -> None:
@@ -173,7 +183,7 @@ class ConnectionFunctions:
         place, outcomes = read_place(message.headers), self._outcomes
         if place is not None and outcomes.is_sent(place):
             return
-        frame = _decoded(message.payload)
+        frame = decoded(message.payload)
         if place is None or frame is None:
             # the loader keeps it whole as a dead letter
             headers = {name: value for name, value in message.headers.items() if name.startswith("Penstock-")}
@@ -197,7 +207,7 @@ class ConnectionFunctions:
         place, outcomes = due.place, self._outcomes
         if not outcomes.is_sent(place):
             payload = await again.payload(due.seq)
-            frame = _decoded(payload)
+            frame = decoded(payload)
             if frame is None:
                 await outcomes.deliver(
                     write_place(place), payload, f"functions.{self._definition.queue}.{place.lane}.{place.seq}"
@@ -231,10 +241,12 @@ class ConnectionFunctions:
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:
         """Runs the events of a frame; waits for as long as the functions cannot run."""
         while True:
+            self._changed.clear()
             try:
                 definition = await self._revealed.of(self._definition)
+                join = await self._tables.join(self._name, definition) if definition.lookups else None
                 chain = await self._ready(definition)
-                prepared = prepare(frame, definition.rules(), failures, self._context.forgotten)
+                prepared = prepare(frame, definition.rules(), failures, self._context.forgotten, join=join)
                 given = list(prepared.given.values())
                 if chain is None:
                     fates = [Fate(wire.SAME)] * len(given)
@@ -250,11 +262,12 @@ class ConnectionFunctions:
                 self._context.health.good(self._part)
                 if prepared.missed_rules:
                     self._context.telemetry.count("functions_rules_missed_total", prepared.missed_rules, connection=self._name)
+                if join is not None:
+                    self._tables.count(self._name, join)
                 return prepared, fates
 
     async def _ready(self, definition: Definition) -> Chain | None:
         """Returns the chain of a definition, ready to run; None where it has no functions."""
-        self._changed.clear()
         if not definition.functions:
             await self._end_chain()
             return None
@@ -382,12 +395,3 @@ class ConnectionFunctions:
     def _ended(self, why: str) -> None:
         self._context.telemetry.count("functions_sandboxes_ended_total", connection=self._name)
         self._lines.say("error", f"the sandbox ended: {why}")
-
-
-def _decoded(payload: bytes) -> Frame | None:
-    try:
-        frame = decode_frame(payload)
-        frame.open()
-    except Permanent:
-        return None
-    return frame

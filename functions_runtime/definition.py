@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
+from functions_runtime.lookups.tables import Source
 from functions_runtime.sandbox.guest import Code, Limits, Spec
 from functions_runtime.settings import FunctionsSettings
 from shared.project.functions import PrivacyRule
-from shared.project.model import Connection
+from shared.project.model import Connection, Project
 from shared.project.snapshot import ConfigSnapshot
 from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
 from shared.secrets.reading import reveal
@@ -38,13 +40,14 @@ def reveal_rule(rule: PrivacyRule) -> PrivacyRule:
 
 
 class Definition(NamedTuple):
-    """One connection: its queue, its options, the code of its functions, and the type of its destination."""
+    """One connection: its queue, its options, the code of its functions, the type of its destination, and the tables it looks events up in."""
 
     name: str
     queue: str
     connection: Connection
     functions: tuple[Code, ...]
     destination_type: str
+    lookups: Mapping[str, Source] = {}
 
     def rules(self) -> Rules | None:
         """Returns its privacy rules, ready to be applied."""
@@ -107,7 +110,18 @@ def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
             connection=connection,
             functions=tuple(Code(each, project.functions[each].code or "") for each in connection.functions),
             destination_type=str(project.destinations[connection.destination].get("type")),
+            lookups={use.table: _source(project, use.table) for use in connection.lookups},
         )
         for name, connection in project.connections.items()
         if connection.enabled and snapshot.takes_functions_way(name)
     }
+
+
+def _source(project: Project, name: str) -> Source:
+    lookup = project.lookups[name]
+    if lookup.file is not None:
+        return Source(name, lookup, {})
+    entries, entry = (
+        (project.destinations, lookup.destination) if lookup.destination is not None else (project.connectors, lookup.connector)
+    )
+    return Source(name, lookup, entries[str(entry)])

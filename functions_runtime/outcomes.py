@@ -19,7 +19,9 @@ import msgspec
 
 from functions_runtime.again import Again
 from functions_runtime.rules.outcome import STAGE, Outcome, decode_outcome, encode_outcome
+from shared.errors import Permanent
 from shared.events.dead import bury, decode_dead
+from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -164,3 +166,13 @@ def _decoded(value: bytes | None) -> Outcome | None:
     except msgspec.MsgspecError as exc:  # of a later version
         log.warning("a note of what became of a frame cannot be read", extra={"error": str(exc)})
         return None
+
+
+def decoded(payload: bytes) -> Frame | None:
+    """Returns a frame, its block read; None: its bytes are none."""
+    try:
+        frame = decode_frame(payload)
+        frame.open()
+    except Permanent:
+        return None
+    return frame

@@ -9,6 +9,7 @@ from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.definition import Definition, definitions
 from functions_runtime.forgetting import keep_forgetting
 from functions_runtime.host.fetch import Fetcher
+from functions_runtime.lookups.tables import Tables
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import PREFIX, FunctionsSettings
 from shared.driving.egress import Guard, networks
@@ -35,6 +36,7 @@ async def main(context: ServiceContext) -> None:
         float(settings.idle),
         lambda count: context.telemetry.gauge("functions_sandboxes", count),
     )
+    tables = Tables(context)
     connections: Workers[Definition] = Workers(
         context,
         what="connection",
@@ -42,7 +44,7 @@ async def main(context: ServiceContext) -> None:
         lease_seconds=float(settings.lease),
         wanted=definitions,
         make=lambda _, definition: ConnectionFunctions(
-            context, definition=definition, settings=settings, pool=pool, fetcher=fetcher
+            context, definition=definition, settings=settings, pool=pool, fetcher=fetcher, tables=tables
         ),
     )
     connections.bear("meanwhile the functions of others run")
@@ -58,5 +60,6 @@ async def main(context: ServiceContext) -> None:
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
     finally:
+        await tables.close()
         await pool.close()
         await fetcher.close()

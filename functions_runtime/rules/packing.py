@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from functions_runtime.rules import numbers
+from functions_runtime.rules.joining import Joins
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from shared.events import exact
@@ -101,8 +102,10 @@ class Finished:
     """By function, the last thing that it threw."""
 
 
-def prepare(frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forgotten | None = None) -> Prepared:
-    """Makes full events of a frame, rules applied.
+def prepare(
+    frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forgotten | None = None, *, join: Joins | None = None
+) -> Prepared:
+    """Makes full events of a frame, lookups joined and rules applied.
 
     Raises:
         Permanent: the frame's block or a request cannot be read.
@@ -128,11 +131,13 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forg
         if index in prepared.forgotten:
             continue
         try:
-            full = _full(prepared, index, head, facts[head.request], rules=rules, exactly=index in suspects, hinted=hinted)
+            full = _full(
+                prepared, index, head, facts[head.request], rules=rules, join=join, exactly=index in suspects, hinted=hinted
+            )
         except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
             full = Dead(DeadReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
         if isinstance(full, Dead):
-            unclean = rules is not None and not frame.trusted_hints
+            unclean = rules is not None and not frame.trusted_hints and full.reason != DeadReason.LOOKUP_MISSING
             prepared.dead[index] = _without_bytes(prepared, index, full) if unclean else full
             continue
         user = users.setdefault(head.user_key, len(users))
@@ -141,7 +146,15 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forg
 
 
 def _full(
-    prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules: Rules | None, *, exactly: bool, hinted: bool
+    prepared: Prepared,
+    index: int,
+    head: Head,
+    facts: RequestFacts,
+    *,
+    rules: Rules | None,
+    join: Joins | None,
+    exactly: bool,
+    hinted: bool,
 ) -> bytes | Dead:
     """Returns the full event at a place of the frame, as functions get it, or why it has none; notes what goes on in its place.
 
@@ -156,7 +169,8 @@ def _full(
             return rescued
         event = rescued
         prepared.exact.add(index)
-    changed = False
+    joined = join(event, rules if frame.trusted_hints else None) if join is not None else False
+    changed = joined is True
     # what is trusted passed the rules before, and a function wrote its hints
     if rules is not None and not frame.trusted_hints:
         prepared.missed_rules += rules(event)
@@ -169,7 +183,7 @@ def _full(
     if changed:
         prepared.bodies[index] = full
         prepared.full[index] = True
-    return full
+    return joined if isinstance(joined, Dead) else full
 
 
 def _without_bytes(prepared: Prepared, index: int, dead: Dead) -> Dead:

@@ -48,6 +48,10 @@ def _lines(way: Way) -> Iterator[str]:
         told = "" if question.verdict == "unasked" else question.verdict
         if told or question.detail:
             yield f"{question.step}: " + ": ".join(filter(None, (told, question.detail)))
+    for lookup in way.lookups:
+        without = f": no row in {', '.join(lookup.missed)}" if lookup.missed else ""
+        yield f"lookup {', '.join(lookup.tables)}{without}"
+        yield from (f"  {_changed(each)}" for each in lookup.changed)
     for rule in way.rules:
         yield f"privacy {rule.do} {rule.field}" + (": finds nothing" if rule.missed else "")
         yield from (f"  {_changed(each)}" for each in rule.changed)

@@ -40,6 +40,7 @@ class DeadReason(StrEnum):
     FUNCTION_MEMORY = "function_memory"
     FUNCTION_RESULT = "function_result"
     TRACKING_PLAN = "tracking_plan"
+    LOOKUP_MISSING = "lookup_missing"
 
     @property
     def meaning(self) -> str:
@@ -145,6 +146,7 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_MEMORY: "a function took more memory than it has, or its process ended while it worked on this event",
     DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
     DeadReason.TRACKING_PLAN: "the event breaks the site's tracking plan, which sends such events here; the detail has every fault",
+    DeadReason.LOOKUP_MISSING: "a lookup of the connection has no row for the event's key, and its `missing` is dead_letter; the detail has table and key",
 }
 
 _MEND_CLIENT = "a client is wrong: mend it; replay what the new rules allow"
@@ -175,6 +177,7 @@ _DEAD_ADVICE = {
     DeadReason.FUNCTION_MEMORY: "the function takes too much memory for this event: mend it, then replay",
     DeadReason.FUNCTION_RESULT: "the function's result is no event; the detail says why: mend it, then replay",
     DeadReason.TRACKING_PLAN: "mend the client, or the plan and apply it; then replay: the present plan and the connection's rules judge the event again",
+    DeadReason.LOOKUP_MISSING: "add the row to the table, or mend the client; replay when the table is read again",
 }
 
 _DROP_MEANING = {

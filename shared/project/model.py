@@ -20,6 +20,7 @@ from shared.devices.connections import DeviceConnection
 from shared.project.archive import ArchiveOptions
 from shared.project.functions import Function, OnError, PrivacyRule
 from shared.project.identity import Identity
+from shared.project.lookups import Lookup, LookupUse
 from shared.project.problems import From, is_reserved
 from shared.project.snowplow import Snowplow
 from shared.project.syncs import Sync
@@ -238,6 +239,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="categories that an event's `context.consent.categoryPreferences` or `context.consentManagement` must grant; events without them pass"
         ),
     ] = []
+    lookups: Annotated[
+        list[LookupUse], Meta(description="columns of tables that every event gets, before privacy rules; see docs/lookups.md")
+    ] = []
     privacy: Annotated[
         list[PrivacyRule], Meta(description="rules for fields of every event, applied in this order before functions see it")
     ] = []
@@ -265,8 +269,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def through_functions(self) -> bool:
-        """Whether its events go through functions_runtime: functions, privacy rules, identity."""
-        return bool(self.functions or self.privacy or self.identity)
+        """Whether its events go through functions_runtime: functions, lookups, privacy rules, identity."""
+        return bool(self.functions or self.lookups or self.privacy or self.identity)
 
 
 RESERVED = Site(dedupe_window=Duration(7 * 86_400), require_id=False)
@@ -289,6 +293,9 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     feeds: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="endless sources by name: `site`, `type` and the options of that type; their records become events"),
+    ] = {}
+    lookups: Annotated[
+        dict[str, Lookup], Meta(description="tables that connections look events up in, by name; see docs/lookups.md")
     ] = {}
     tracking_plans: Annotated[dict[str, TrackingPlan], Meta(description="which events sites expect, by name")] = {}
     webhooks: Annotated[dict[str, Webhook], Meta(description="addresses at which other systems deliver, by name")] = {}

@@ -14,6 +14,7 @@ from shared.project.archive import ArchiveOptions
 from shared.project.checks.connections import check_connections, check_references
 from shared.project.checks.sites import check_sites
 from shared.project.functions import Function, check_functions
+from shared.project.lookups import Lookup, check_lookups
 from shared.project.model import NAME, NAME_RULE, Connection, Project, Site
 from shared.project.problems import settle
 from shared.project.syncs import Sync, check_sync_references, check_syncs
@@ -50,6 +51,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "connectors": dict[str, Any],
         "syncs": Sync,
         "feeds": dict[str, Any],
+        "lookups": Lookup,
         "tracking_plans": TrackingPlan,
         "webhooks": Webhook,
         "alerts": dict[str, Any],
@@ -94,6 +96,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *check_functions(project.functions),
         *check_connections(project),
         *check_devices(project.devices, project.destinations, project.sites, stored=stored),
+        *check_lookups(project),
         *check_syncs(project),
         *check_webhooks(project),
         *check_alerts(project),
@@ -158,6 +161,7 @@ def _check_names(project: Project) -> list[Problem]:
             "connectors",
             "syncs",
             "feeds",
+            "lookups",
             "tracking_plans",
             "webhooks",
             "alerts",

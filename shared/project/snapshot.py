@@ -163,7 +163,12 @@ def _functions_queues(before: StoredProject, after: StoredProject, incarnations:
 
 def _through_functions(connection: Mapping[str, Any]) -> bool:
     # as `Connection.through_functions`; `identity: {}` is all of its defaults
-    return bool(connection.get("functions") or connection.get("privacy") or connection.get("identity") is not None)
+    return bool(
+        connection.get("functions")
+        or connection.get("lookups")
+        or connection.get("privacy")
+        or connection.get("identity") is not None
+    )
 
 
 def replaced_revision(incarnation: str) -> int:

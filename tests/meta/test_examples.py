@@ -14,6 +14,7 @@ from loader.calls.options import Batching, Sending
 from penstock.control.project.projects import check_document, read_document
 from penstock.control.project.schema import project_schema
 from shared.project.functions import Function, PrivacyRule
+from shared.project.lookups import Lookup, LookupUse
 from shared.project.model import Connection, Key, Site
 from shared.project.read import decode_project
 from shared.project.tracking import PlannedEvent, TrackingPlan
@@ -72,6 +73,9 @@ def test_the_reference_has_every_key() -> None:
     events = (event for plan in document["tracking_plans"].values() for event in plan["events"].values())
     assert used(events) == set(field_names(PlannedEvent))
     assert used(document["functions"].values()) == set(field_names(Function))
+    assert used(document["lookups"].values()) == set(field_names(Lookup))
+    uses = (use for connection in document["connections"].values() for use in connection.get("lookups", ()))
+    assert used(uses) == set(field_names(LookupUse))
     rules = (rule for connection in document["connections"].values() for rule in connection.get("privacy", ()))
     assert used(rules) == set(field_names(PrivacyRule))
     for name in registry.destination_types():

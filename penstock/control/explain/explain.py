@@ -100,7 +100,7 @@ async def _way(snapshot: ConfigSnapshot, name: str, rules: ConnectionRules | Non
 async def _passed(way: Way, snapshot: ConfigSnapshot, frame: Frame, *, fetch: bool) -> Frame | None:
     """Returns what goes on behind rules and functions; None: nothing does."""
     definition = definitions(snapshot)[way.connection]
-    way.rules, way.functions, finished = await passed(definition, frame, fetch=fetch)
+    finished = await passed(way, definition, frame, fetch=fetch)
     if len(finished.frame):
         identity = snapshot.project.connections[way.connection].identity
         way.identity = stitched(identity, finished.frame) if identity is not None else []

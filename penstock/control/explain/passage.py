@@ -1,26 +1,28 @@
-"""Takes an event through privacy rules and functions, and notes what each of them does."""
+"""Takes an event through lookups, privacy rules and functions, and notes what each of them does."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from functions_runtime.definition import Definition
+from functions_runtime.lookups.tables import joined
+from functions_runtime.rules.joining import Join
 from functions_runtime.rules.packing import Finished, finish, prepare
 from functions_runtime.rules.stitching import passing
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
 from functions_runtime.settings import FunctionsSettings
-from penstock.control.explain.steps import Changed, FunctionStep, IdentityStep, RuleStep
+from penstock.control.explain.steps import Changed, FunctionStep, IdentityStep, LookupStep, RuleStep, Way
 from penstock.control.functions.tried import Bench, Tried
 from shared.events.event import JSON
 from shared.events.frame import Frame
-from shared.events.outcome import DeadReason
+from shared.events.outcome import Dead, DeadReason
 from shared.project.functions import PrivacyRule
 from shared.project.identity import Identity
 from shared.reading.mask import Mask
@@ -29,8 +31,8 @@ from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
 SEVERAL = "only the last function of a chain may return more than one event"
 
 
-async def passed(definition: Definition, frame: Frame, *, fetch: bool) -> tuple[list[RuleStep], list[FunctionStep], Finished]:
-    """Returns what rules and functions did with the only event of a frame, and what goes on.
+async def passed(way: Way, definition: Definition, frame: Frame, *, fetch: bool) -> Finished:
+    """Returns what goes on of the only event of a frame; what lookups, rules and functions did with it stands in `way` then.
 
     Args:
         fetch: whether the requests of functions are really sent.
@@ -38,17 +40,31 @@ async def passed(definition: Definition, frame: Frame, *, fetch: bool) -> tuple[
     Raises:
         Permanent: the frame cannot be read.
         ConfigError: a function cannot be loaded.
-        SetupError, Transient: no sandbox starts.
+        SetupError, Transient: no sandbox starts, or a lookup cannot be read.
     """
-    rules: list[RuleStep] = []
     definition = definition.revealed()
-    prepared = prepare(frame, _noting(definition.connection.privacy, rules))
-    steps: list[FunctionStep] = []
+    join = await joined(definition)
+    noting = _Noting(join, way.lookups) if join is not None else None
+    prepared = prepare(frame, _noting(definition.connection.privacy, way.rules), join=noting)
     fates = [
-        await _through(definition, given.body, prepared.contexts[given.request], steps, fetch=fetch)
+        await _through(definition, given.body, prepared.contexts[given.request], way.functions, fetch=fetch)
         for given in prepared.given.values()
     ]
-    return rules, steps, finish(prepared, fates)
+    return finish(prepared, fates)
+
+
+class _Noting:
+    """Joins as `Join` does, and notes what is added."""
+
+    def __init__(self, join: Join, into: list[LookupStep]) -> None:
+        self._join, self._into = join, into
+
+    def __call__(self, event: JSON, clean: Callable[[JSON], object] | None = None) -> bool | Dead:
+        before = copy.deepcopy(event)
+        found = self._join(event, clean)
+        tables, missed = [use.name for use in self._join.uses], list(self._join.missed)
+        self._into.append(LookupStep(tables=tables, missed=missed, changed=list(differences(before, event))))
+        return found
 
 
 def stitched(identity: Identity, frame: Frame) -> list[IdentityStep]:

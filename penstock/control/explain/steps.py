@@ -51,6 +51,14 @@ class RuleStep(msgspec.Struct, frozen=True, kw_only=True):
     changed: list[Changed] = []
 
 
+class LookupStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lookups of a connection add. `missed`: the tables without a row for the event."""
+
+    tables: list[str]
+    missed: list[str] = []
+    changed: list[Changed] = []
+
+
 class FunctionStep(msgspec.Struct, frozen=True, kw_only=True):
     """One function, and what became of the event in it."""
 
@@ -114,6 +122,7 @@ class Way(msgspec.Struct, kw_only=True):
     detail: str = ""
     route: list[RouteStep] = []
     """The questions of the router that this project asks, in their order."""
+    lookups: list[LookupStep] = []
     rules: list[RuleStep] = []
     functions: list[FunctionStep] = []
     identity: list[IdentityStep] = []

@@ -1,10 +1,12 @@
-"""Takes frames through a connection's privacy rules and functions as the service does, without effects: for trials on many events."""
+"""Takes frames through a connection's lookups, privacy rules and functions as the service does, without effects: for trials on many events."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from functions_runtime.definition import Definition
+from functions_runtime.lookups.tables import joined
+from functions_runtime.rules.joining import Join
 from functions_runtime.rules.packing import finish, prepare
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
@@ -13,7 +15,7 @@ from functions_runtime.sandbox.guest import BrokenError
 from functions_runtime.settings import FunctionsSettings
 from penstock.control.functions.tried import SilentHost
 from penstock.control.wording import counted
-from shared.errors import SetupError, Transient
+from shared.errors import PenstockError, SetupError, Transient
 from shared.events.frame import Frame
 
 
@@ -30,7 +32,8 @@ class Passage:
         self.rules_missed = 0
         self._again = 0
         self._broken = ""
-        definition = definition.revealed()
+        self._join: Join | None = None
+        definition = self._definition = definition.revealed()
         self._rules = definition.rules()
         self._host = SilentHost()
         self._chain = Chain(definition.spec(FunctionsSettings()), self._host) if definition.functions else None
@@ -50,7 +53,13 @@ class Passage:
         """
         if self._broken:
             return None
-        prepared = prepare(frame, self._rules)
+        try:
+            if self._join is None:
+                self._join = await joined(self._definition)
+        except PenstockError as exc:
+            self._broken = str(exc)
+            return None
+        prepared = prepare(frame, self._rules, join=self._join)
         given = list(prepared.given.values())
         fates = [Fate(wire.SAME)] * len(given)
         if self._chain is not None and given:
@@ -74,6 +83,8 @@ class Passage:
             lines.append(f"its functions cannot run here, so events that reach them are left out: {self._broken}")
         if self.rules_missed:
             lines.append(f"privacy rules found nothing {counted(self.rules_missed, 'time')}")
+        if self._join is not None:
+            lines += [f"lookup {name} had no row for {counted(amount, 'event')}" for name, amount in self._join.missed.items()]
         if self._again:
             lines.append(f"{counted(self._again, 'event')} would be tried again later")
         if self._host.unsent:

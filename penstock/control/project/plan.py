@@ -22,6 +22,7 @@ from router.alerts.registry import CHANNELS
 from shared.devices.registry import is_device
 from shared.plugins import secret_options
 from shared.project.functions import PrivacyRule
+from shared.project.lookups import Lookup
 from shared.project.model import Connection
 from shared.project.webhooks import Webhook
 
@@ -113,9 +114,11 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
 
 
 def _marked(value: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the members that hold secrets, under any name: of a destination, a connector, a feed, an alert, a connection, or a privacy rule."""
+    """Returns the members that hold secrets, under any name: of a destination, a connector, a feed, an alert, a connection, a lookup, or a privacy rule."""
     if "do" in value and "field" in value:
         return _secret_options(PrivacyRule)
+    if "file" in value and "key" in value:
+        return _secret_options(Lookup)
     type_name = value.get("type")
     of_connector = _secret_options(SOURCES.get(type_name).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
     of_feed = _secret_options(FEEDS.get(type_name).OPTIONS) if type_name in FEEDS.names() else frozenset[str]()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import Problem
 from shared.project.functions import check_rules_of_events
 from shared.project.identity import check_identity
+from shared.project.lookups import check_uses
 from shared.project.problems import MISSING, check_source
 from shared.reading.decode import meant
 
@@ -53,6 +54,7 @@ def check_connections(project: Project) -> list[Problem]:
         if connection.deduplicate and connection.primary_key == []:
             problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
         problems.extend(check_rules_of_events(path, connection.privacy))
+        problems.extend(check_uses(path, connection, project.lookups))
         problems.extend(check_identity(path, connection))
     for name, destination in project.destinations.items():
         if not isinstance(destination.get("type"), str):

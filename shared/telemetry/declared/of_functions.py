@@ -46,6 +46,20 @@ OF_FUNCTIONS: tuple[Metric, ...] = (
         labels=("connection",),
     ),
     Metric(
+        "functions_lookup_loads_total",
+        "counter",
+        "times",
+        "times that the table of a lookup was read: result is read, unchanged (its file is the one read before) or failed",
+        labels=("table", "result"),
+    ),
+    Metric(
+        "functions_lookup_missed_total",
+        "counter",
+        "events",
+        "events whose key has no row in the table",
+        labels=("connection", "table"),
+    ),
+    Metric(
         "functions_identity_kept_total",
         "counter",
         "events",
@@ -73,6 +87,16 @@ OF_FUNCTIONS: tuple[Metric, ...] = (
         "times that what was kept of all visitors was found gone",
         labels=("connection",),
     ),
+    Metric("functions_lookup_rows", "gauge", "rows", "rows of the table of a lookup", labels=("table",)),
+    Metric("functions_lookup_bytes", "gauge", "bytes", "about what these rows take in memory", labels=("table",)),
+    Metric(
+        "functions_lookup_failing",
+        "gauge",
+        "0 or 1",
+        "1 while the table of a lookup cannot be read; the one of before stays in force",
+        labels=("table",),
+    ),
+    Metric("functions_lookup_read_seconds", "gauge", "seconds", "when the table was last read, since 1970", labels=("table",)),
     Metric("functions_sandboxes", "gauge", "sandboxes", "sandboxes that run"),
     Metric(
         "functions_waiting_again_events",

@@ -1,0 +1,281 @@
+"""Reads the table of a lookup from a database: the options are those of a destination or connector of the project.
+
+Every session can only read, and the rows come in parts, so that a table beyond its bounds is refused before it is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import field
+
+from functions_runtime.rules.joining import Builder, Table
+from shared.driving import duckdb as duck
+from shared.driving.clickhouse import words_of
+from shared.driving.mysql import MySQLOptions, address, login_of, must_encrypt, tls_of
+from shared.driving.network import tls_context, translate_socket
+from shared.driving.server import ServerOptions
+from shared.errors import ConfigError, NotConnected, PenstockError, SetupError
+from shared.project.lookups import Lookup
+from shared.reading.decode import decode
+from shared.reading.mask import Mask
+from shared.reading.units import Duration
+from shared.tasks import timeout
+
+PART_ROWS = 1000
+LONGEST_LINE = 1 << 24
+LOCK_SECONDS = 10.0
+SILENCE_SECONDS = 60.0
+"""How long a server may be silent before its next rows."""
+_SECRET = ("dsn", "password")
+
+Rows = AsyncIterator[tuple[Sequence[str], Sequence[Sequence[Any]]]]
+"""The names of the columns, with some rows."""
+
+
+class _Postgres(ServerOptions, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    ssl: str | None = None
+    schema: str = ""
+
+
+class _MySQL(MySQLOptions, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    pass
+
+
+class _ClickHouse(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+    user: str = "default"
+    password: str | None = None
+    database: str = "default"
+    connect_timeout: Duration = field(default_factory=lambda: Duration(10))
+
+
+class _DuckDB(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    schema: str = ""
+    read_copy: str | None = None
+    memory_limit: Annotated[Any, "as written"] = None
+
+
+async def read_database(lookup: Lookup, place: Mapping[str, Any], what: str) -> Table:
+    """Returns the table of a lookup.
+
+    Args:
+        place: the options of the destination or connector, secrets put in.
+        what: the lookup, for messages.
+
+    Raises:
+        SetupError: a person must act: a password, a permission, a table that is not there or is larger than its bounds.
+        NotConnected: the server does not answer.
+    """
+    builder: Builder | None = None
+    try:
+        async for names, rows in _ASKED[str(place.get("type"))](lookup, place, what):
+            builder = builder or Builder(lookup, what, names)
+            for row in rows:
+                builder.add(row)
+            await asyncio.sleep(0)
+    except PenstockError:
+        raise
+    except Exception as exc:
+        known = translate_socket(exc, what)
+        if known is not None:
+            raise known from exc
+        if isinstance(exc, ValueError) and not getattr(
+            exc, "sqlstate", None
+        ):  # its text may quote the dsn, and with it the password
+            raise SetupError(f"{what}: the address of the server is not readable; check `dsn`") from None
+        words = Mask([place.get(each) for each in _SECRET]).text(str(exc))
+        raise SetupError(f"{what}: {type(exc).__name__}: {words}") from exc
+    if builder is None:
+        raise SetupError(f"{what}: the statement gives no columns; expected one that selects rows")
+    return builder.made()
+
+
+def _options(type_: type[Any], place: Mapping[str, Any], what: str) -> Any:
+    given = {key: value for key, value in place.items() if key in type_.__struct_fields__}
+    try:
+        return decode(given, type_)
+    except ConfigError as exc:
+        raise SetupError(f"{what}: {exc}") from exc
+
+
+def statement(lookup: Lookup, schema: str = "", quote: str = '"') -> str:
+    """Returns the statement that reads a lookup's rows; the names of a table stand in quotes."""
+    if lookup.query is not None:
+        return re.sub(r"[;\s]+\Z", "", lookup.query)
+
+    def quoted(name: str) -> str:
+        return quote + name.replace("\\", "\\\\" if quote == "`" else "\\").replace(quote, quote * 2) + quote
+
+    parts = (lookup.table or "").split(".")
+    if len(parts) == 1 and schema:
+        parts.insert(0, schema)
+    columns = list(dict.fromkeys((lookup.key, *lookup.columns))) if lookup.columns else []
+    return f"SELECT {', '.join(map(quoted, columns)) or '*'} FROM {'.'.join(map(quoted, parts))}"  # noqa: S608  # names in quotes
+
+
+async def _postgres(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
+    import asyncpg
+
+    options: _Postgres = _options(_Postgres, place, what)
+    tls: Any = options.ssl
+    if options.ssl_root_certificate is not None:
+        tls = tls_context(what, options.ssl_root_certificate, proven=True, named=options.ssl != "verify-ca")
+    settings = {"application_name": "penstock lookup", "timezone": "UTC"}
+    driver = await asyncpg.connect(
+        options.dsn, **options.login, ssl=tls, timeout=float(options.connect_timeout), server_settings=settings
+    )
+    try:
+        for kind in ("json", "jsonb"):
+            await driver.set_type_codec(kind, schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
+        await driver.execute(f"SET statement_timeout = {max(1, int(options.statement_timeout * 1000))}")
+        async with driver.transaction(readonly=True):
+            prepared = await driver.prepare(statement(lookup, options.schema))
+            names = [each.name for each in prepared.get_attributes()]
+            cursor = await prepared.cursor()
+            yield names, []
+            while rows := await cursor.fetch(PART_ROWS, timeout=float(options.statement_timeout)):
+                yield names, [tuple(row) for row in rows]
+    finally:
+        driver.terminate()
+
+
+async def _mysql(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
+    from aiomysql.cursors import SSCursor
+    from pymysql.err import OperationalError
+
+    from shared.driving.mysql_login import SafeConnection
+
+    options: _MySQL = _options(_MySQL, place, what)
+    seconds = float(options.connect_timeout)
+    link = SafeConnection(
+        encrypted=must_encrypt(options), ssl=tls_of(options, what), connect_timeout=seconds, autocommit=None, **login_of(options)
+    )
+    try:
+        try:
+            async with timeout(seconds):
+                await link.open()
+        except OperationalError as exc:
+            if exc.args and exc.args[0] in (2003, 2013, 1040):
+                raise NotConnected(f"{what} at {address(options)}: {exc.args[-1]}") from exc
+            raise
+        cursor = SSCursor(link)
+        async with timeout(float(options.statement_timeout)):
+            await cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            await cursor.execute("SET time_zone = '+00:00'")
+            await cursor.execute(statement(lookup, quote="`"))
+        names = [each[0] for each in cursor.description or ()]
+        if names:
+            yield names, []
+        while names:
+            async with timeout(SILENCE_SECONDS):
+                rows = await cursor.fetchmany(PART_ROWS)
+            if not rows:
+                break
+            yield names, rows
+    finally:
+        link.hang_up()
+
+
+async def _clickhouse(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
+    import aiohttp
+
+    options: _ClickHouse = _options(_ClickHouse, place, what)
+    settings = {
+        "database": options.database,
+        "readonly": "2",
+        "output_format_json_quote_64bit_integers": "0",
+        "date_time_output_format": "iso",
+        "wait_end_of_query": "1",
+    }
+    headers = {"X-ClickHouse-User": options.user, "X-ClickHouse-Key": options.password or ""}
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=float(options.connect_timeout), sock_read=SILENCE_SECONDS)
+    query = f"{statement(lookup)} FORMAT JSONCompactEachRowWithNames"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limits, read_bufsize=LONGEST_LINE) as session,
+            session.post(options.url, params=settings, data=query.encode(), headers=headers) as answer,
+        ):
+            if answer.status != 200:
+                raise SetupError(f"{what}: {words_of((await answer.content.read(65_536)).decode(errors='replace'))}")
+            names: list[str] = []
+            rows: list[Sequence[Any]] = []
+            async for line in answer.content:
+                row = msgspec.json.decode(line)
+                if not names:
+                    names = row
+                    yield names, []
+                    continue
+                rows.append(row)
+                if len(rows) >= PART_ROWS:
+                    yield names, rows
+                    rows = []
+            if rows:
+                yield names, rows
+    except aiohttp.ClientError as exc:
+        raise NotConnected(
+            f"{what}: the server does not answer: {type(exc).__name__}; check `url`, and that the server runs"
+        ) from exc
+    except msgspec.DecodeError as exc:
+        raise SetupError(f"{what}: the server's answer ends in the middle of a row; look at its log") from exc
+
+
+async def _duckdb(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
+    options: _DuckDB = _options(_DuckDB, place, what)
+    names, parts = await asyncio.to_thread(_of_duckdb, lookup, options, what)
+    for part in parts:
+        yield names, part
+
+
+def _of_duckdb(lookup: Lookup, options: _DuckDB, what: str) -> tuple[list[str], list[list[tuple[Any, ...]]]]:
+    """Returns columns and rows; blocks. While the file is open no loader writes to it, so the rows are taken out at once."""
+    import duckdb
+
+    path = Path(options.read_copy or options.path)
+    if not path.is_file():
+        raise SetupError(
+            f"{what}: there is no file {path} on the machine of functions_runtime; check `path`, or load something first"
+        )
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            link = duckdb.connect(str(path), read_only=True)
+            break
+        except duckdb.Error as exc:
+            if not duck.is_locked(exc):
+                raise SetupError(f"{what}: {duck.describe(exc)}") from exc
+            if time.monotonic() > until:
+                raise NotConnected(f"{what}: {path} is in use{duck.holder_of(exc)}; the next try comes by itself") from exc
+            time.sleep(0.02)
+    try:
+        link.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
+        link.execute("SET threads = 1")
+        link.execute(statement(lookup, options.schema))
+        names = [each[0] for each in link.description or ()]
+        parts: list[list[tuple[Any, ...]]] = []
+        count = 0
+        while rows := link.fetchmany(PART_ROWS):
+            parts.append(rows)
+            count += len(rows)
+            if count > 2 * lookup.max_rows:
+                break  # the builder says it
+        return names, parts or [[]]
+    except duckdb.Error as exc:
+        raise SetupError(f"{what}: {duck.describe(exc)}") from exc
+    finally:
+        link.close()
+
+
+_ASKED: Mapping[str, Callable[[Lookup, Mapping[str, Any], str], Rows]] = {
+    "postgres": _postgres,
+    "mysql": _mysql,
+    "clickhouse": _clickhouse,
+    "duckdb": _duckdb,
+}
