@@ -9,8 +9,8 @@ import msgspec
 
 from shared.devices.connections import DeviceConnection, check_devices, goes_to_device, read_device_connection
 from shared.errors import ConfigError, Problem
-from shared.project.alerts import check_alerts
 from shared.project.archive import ArchiveOptions
+from shared.project.checks.alerts import check_alerts
 from shared.project.checks.connections import check_connections, check_references
 from shared.project.checks.sites import check_sites
 from shared.project.functions import Function, check_functions
