@@ -17,6 +17,7 @@ import msgspec
 from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.definition import Definition
 from functions_runtime.host.fetch import Fetcher
+from functions_runtime.lookups.tables import Tables
 from functions_runtime.rules.outcome import STAGE
 from functions_runtime.sandbox.chain import Chain, Host
 from functions_runtime.sandbox.guest import Code, Spec
@@ -122,7 +123,12 @@ class Lives:
             context = ServiceContext("functions", "here", settings, broker, cast("Any", None), self._telemetry, self.health)
             fetcher = Fetcher(Guard(()))
             worker = ConnectionFunctions(
-                context, definition=definition, settings=FunctionsSettings(), pool=self._pool, fetcher=fetcher
+                context,
+                definition=definition,
+                settings=FunctionsSettings(),
+                pool=self._pool,
+                fetcher=fetcher,
+                tables=Tables(context),
             )
             working = asyncio.create_task(_work(worker, lease))
             try:
