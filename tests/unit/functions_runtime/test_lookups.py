@@ -73,11 +73,11 @@ def test_an_event_gets_the_columns_of_its_row() -> None:
 
 def test_two_events_share_no_object() -> None:
     join = join_of(table_of({"sku": "A", "tags": ["x"]}))
-    first, second = ({"properties": {"sku": "A"}} for _ in range(2))
+    first, second = [dict[str, Any](properties={"sku": "A"}) for _ in range(2)]
     join(first)
-    first["properties"]["product"]["tags"].append("y")  # type: ignore[index]
+    first["properties"]["product"]["tags"].append("y")
     join(second)
-    assert second["properties"]["product"] == {"tags": ["x"]}  # type: ignore[comparison-overlap]
+    assert second["properties"]["product"] == {"tags": ["x"]}
 
 
 def test_an_event_without_a_row_follows_missing_and_one_without_a_key_stays() -> None:
