@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from functions_runtime.lookups.tables import Source
+from functions_runtime.lookups.source import Source
 from functions_runtime.sandbox.guest import Code, Limits, Spec
 from functions_runtime.settings import FunctionsSettings
 from shared.project.functions import PrivacyRule

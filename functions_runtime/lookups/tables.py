@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from functions_runtime.lookups.databases import read_database
 from functions_runtime.lookups.files import read_file
+from functions_runtime.lookups.source import Source
 from functions_runtime.rules.joining import Join, Table
 from shared.backoff import Backoff
 from shared.errors import NotConnected, PenstockError, SetupError
@@ -31,19 +32,6 @@ AGAIN_SECONDS = (1.0, 60.0)
 """First and longest wait after a table could not be read; never longer than its period."""
 
 log = logging.getLogger(__name__)
-
-
-class Source(NamedTuple):
-    """Where the table of a lookup comes from, secrets as references. `place`: options of its database; empty for a file."""
-
-    name: str
-    lookup: Lookup
-    place: Mapping[str, Any]
-
-    @property
-    def what(self) -> str:
-        """The lookup, for messages."""
-        return f'lookup "{self.name}"'
 
 
 async def read(source: Source, known: str = "") -> tuple[Table | None, str]:
