@@ -74,7 +74,7 @@ async def test_frames_see_whole_tables_of_a_file_and_of_postgres_while_both_are_
             {"type": "postgres", "dsn": postgres_dsn},
         ),
     )
-    with pytest.raises(SetupError, match='lookup "file": .*products.csv cannot be read'):
+    with pytest.raises(SetupError, match=r'lookup "file": .*products.csv cannot be read'):
         await tables.join("c", wanted)
     write(file, 0)
     health = tables._context.health
@@ -163,5 +163,5 @@ async def test_mysql_and_duckdb_give_the_rows_of_a_table_and_of_a_query_and_thei
         await read(Source("p", Lookup(connector="shop", query=query, key="sku", max_rows=1), place))
     with pytest.raises(SetupError, match="nope"):
         await read(Source("p", Lookup(connector="shop", table="nope", key="sku"), place))
-    with pytest.raises(SetupError, match="lookup .*READ ONLY|read only|READ-ONLY"):
+    with pytest.raises(SetupError, match=r"(?i)read.only"):
         await read(Source("p", Lookup(connector="shop", query="CREATE TABLE made_by_lookup (a int)", key="sku"), place))
