@@ -75,7 +75,9 @@ async def failing_steps(name: str, document: dict[str, Any]) -> list[Step]:
 
 async def _check(name: str, document: dict[str, Any], environment: Environment, seconds: float = CHECK_SECONDS) -> list[Step]:
     if is_device(document):
-        hosts = DEVICES.get(str(document["type"])).HOSTS
+        script = str(document.get("script") or "") if "://" in str(document.get("script")) and document["type"] != "tag" else ""
+        own = ("/".join(script.split("/")[:3]),) if script else ()
+        hosts = (*DEVICES.get(str(document["type"])).HOSTS, *own)
         allowed = f"; a page's Content-Security-Policy must allow {' '.join(hosts)}" if hosts else ""
         return [Step(step="options", ok=True, message=f"{IN_THE_BROWSER}, so it is not reached from here{allowed}")]
     mask = registry.mask_of(document)

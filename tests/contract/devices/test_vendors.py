@@ -13,6 +13,7 @@ from loader.cloud.ga4 import _name as name_of_server
 from loader.cloud.ga4 import _parameters as parameters_of_server
 from loader.cloud.meta_conversions import MetaConversions
 from loader.cloud.meta_conversions import Options as MetaOptions
+from penstock.control.project.check import check_destinations
 from shared.devices.registry import parse_device
 from shared.errors import ConfigError
 from tests.contract.devices.subjects import SUBJECTS, vendor
@@ -121,3 +122,10 @@ def test_the_tag_and_the_server_tell_google_the_same_names_and_parameters() -> N
 def test_wrong_options_are_told_with_the_remedy(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_device("d", options)
+
+
+@pytest.mark.asyncio
+async def test_check_names_the_hosts_of_the_vendor_and_of_a_script_of_ones_own() -> None:
+    document = {"type": "clarity", "project_id": "a", "script": "https://js.shop.example/c.js"}
+    (found,) = await check_destinations({"d": document}, None, lambda *_, **__: None)
+    assert found.steps[0].message.endswith("must allow https://*.clarity.ms https://c.bing.com https://js.shop.example")
