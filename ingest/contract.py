@@ -255,6 +255,14 @@ class File(Protocol):
         ...
 
 
+class Origins(Protocol):
+    """The pages that may send to a site."""
+
+    def stranger(self, headers: Mapping[str, str]) -> str | None:
+        """Returns the page that sent a request, if it may not send."""
+        ...
+
+
 class SitePages(Protocol):
     """A site as its pages know it (`ingest/browser/pages.py`)."""
 
@@ -265,7 +273,9 @@ class SitePages(Protocol):
     def cookie_days(self) -> int: ...
 
     @property
-    def devices(self) -> Sequence[Mapping[str, Any]]: ...
+    def origins(self) -> Origins: ...
+
+    def plugins(self, base: str) -> Sequence[Mapping[str, Any]]: ...
 
     @property
     def settings(self) -> File: ...

@@ -48,11 +48,11 @@ class _Connection(asyncio.Protocol):
         end = seen.find(b"\r\n\r\n")
         if end < 0:
             return
-        start = seen.find(b"Content-Length: ") + 16
-        if len(seen) < end + 4 + int(seen[start : seen.index(b"\r\n", start)]):
+        start = seen.find(b"Content-Length: ", 0, end) + 16
+        if start >= 16 and len(seen) < end + 4 + int(seen[start : seen.index(b"\r\n", start)]):  # 304 has none
             return
         self._volley.latencies.append(time.perf_counter() - self._sent_at)
-        if not seen.startswith(b"HTTP/1.1 200"):
+        if not seen.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304")):
             self._volley.refused += 1
         self._seen = b""
         self.send()

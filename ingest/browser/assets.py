@@ -113,7 +113,7 @@ def part(name: str, versioned: bool) -> File | None:
         name: `devices.mjs`.
         versioned: the address names the version, so that it may be kept for ever.
     """
-    parts = {"devices.mjs": ("where", "devices"), "socket.mjs": ("socket",)}
+    parts = {"devices.mjs": ("where", "devices"), "socket.mjs": ("socket",), "plugin.js": ("plugin",)}
     if name not in parts:
         return None
     return file_of(_plain(parts[name], keep_exports=parts[name][-1]), JAVASCRIPT, FOREVER if versioned else FRESH)

@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from ingest.browser.assets import File, file_of, version
+from ingest.clients.origins import Origins
 from shared.devices.registry import public_options
 from shared.errors import ConfigError
 from shared.project.model import Project
 
+ANY_PAGE = Origins([])
 SETTINGS_CACHE = "public, max-age=60, stale-while-revalidate=600"
 
 
@@ -24,9 +26,22 @@ SETTINGS_CACHE = "public, max-age=60, stale-while-revalidate=600"
 class SitePages:
     """A site as its pages know it."""
 
+    origins: Origins = ANY_PAGE
     cookie_domain: str | None = None
     cookie_days: int = 365
     devices: list[dict[str, Any]] = field(default_factory=list)
+
+    def plugins(self, base: str) -> list[dict[str, Any]]:
+        """Returns the plug-ins that Segment's analytics-next loads: one for all devices; none without devices.
+
+        Args:
+            base: scheme and authority of the edge.
+        """
+        if not self.devices:
+            return []
+        settings = {"base": f"{base}/p/", "version": version(), "devices": self.devices}
+        url = f"{base}/p/m/plugin.js?v={version()}"
+        return [{"name": "Penstock devices", "libraryName": "penstockDevices", "url": url, "settings": settings}]
 
     @property
     def document(self) -> dict[str, Any]:
@@ -65,7 +80,7 @@ def pages_of(project: Project) -> Mapping[str, SitePages]:
             }
         )
     return {
-        name: SitePages(site.browser.cookie_domain, site.browser.cookie_days, devices.get(name, []))
+        name: SitePages(Origins(site.origins), site.browser.cookie_domain, site.browser.cookie_days, devices.get(name, []))
         for name, site in project.sites.items()
     }
 

@@ -132,6 +132,11 @@ class Pipeline:
             query_text=query,
         )
 
+    def find_file(self, path: str) -> Match | None:
+        """Returns the match of a path for HEAD: only files have it, because other requests are events."""
+        match = self.find("GET", path)
+        return match if match is not None and match.protocol.NAME == "browser" else None
+
     def host(self, headers: Mapping[str, str], peer: str | None) -> str:
         """Returns the host name the client called."""
         return host_of(self._place(headers, peer).authority or headers.get("host", ""))

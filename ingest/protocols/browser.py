@@ -118,6 +118,9 @@ def _cookie(request: HttpRequest, desk: Desk) -> Reply | Refusal:
     if not _ID.fullmatch(wish.anonymous_id):
         return admission.refuse(400, "invalid_json", "expected `anonymousId` to be 1 to 100 of A-Z, a-z, 0-9 and ._~-")
     pages = desk.pages(admission.site)
+    stranger = pages.origins.stranger(request.headers)
+    if stranger is not None:
+        return admission.refuse(403, "origin_not_allowed", f"pages of {stranger[:200]!r} may not send to this site")
     if pages.cookie_domain is None:
         return admission.refuse(404, "unknown_path", "the site sets no cookie; set `browser.cookie_domain`")
     secure = "; Secure" if request.headers.get("origin", "").startswith("https:") else ""

@@ -9,7 +9,8 @@ again.
 
 `/v1/import` is a batch; mobile SDKs send everything there. `/v1/m` receives the browser SDK's own metrics, which are discarded.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from
-`/v1/projects/{key}/settings`; that document asks for no device-mode destination.
+`/v1/projects/{key}/settings`; that document names the site's device
+destinations, which run in the page.
 
 Traps: analytics-python sends `"anonymousId": null`; analytics-next sends JSON as text/plain; a Bearer token is an OAuth token
 when the body has its own `writeKey`.
@@ -116,6 +117,6 @@ def _settings(request: HttpRequest, desk: Desk) -> Reply | Refusal:
         "enabledMiddleware": {},
         "metrics": {"sampleRate": 0},
         "legacyVideoPluginsEnabled": False,
-        "remotePlugins": [],
+        "remotePlugins": desk.pages(admission.site).plugins(request.base_url),
     }
     return Reply(200, _encode(document), headers={"Cache-Control": "public, max-age=300"})

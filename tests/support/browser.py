@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 
 # without these a closed network makes Chromium wait for hosts of Google
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
+         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP *.shop.test 127.0.0.1")  # fmt: skip
 PATIENCE_MILLISECONDS = 60_000
 
 

@@ -109,15 +109,24 @@ export function createAnalytics(options) {
   // Values that JSON does not hold must fail here, in the caller's place, and not later.
   const copy = (value) => (value === undefined ? undefined : JSON.parse(JSON.stringify(value)))
 
+  // A call must never break the page that makes it.
   function call(type, words) {
-    words = [...words]
+    try {
+      return Promise.resolve(send(type, [...words]))
+    } catch (error) {
+      warn(`${type} is left out:`, error)
+      return Promise.resolve(null)
+    }
+  }
+
+  function send(type, words) {
     const seen = words.at(-1)?.__t === "bpc" ? words.pop() : null
     const callback = typeof words.at(-1) === "function" ? words.pop() : null
     const page = seen && { path: seen.p, url: seen.c || seen.u, search: seen.s, title: seen.t, referrer: seen.r }
     const event = take(make(type, ...fieldsOf(type, words), page))
     emit(type, event)
     if (callback) setTimeout(callback, 0, event)
-    return Promise.resolve(event)
+    return event
   }
 
   function fieldsOf(type, words) {

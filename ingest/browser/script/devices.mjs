@@ -87,9 +87,24 @@ function lane(device, base, tools, warn) {
   }
 }
 
+// As shared/rules/consent.py: Segment's form, and RudderStack's.
+function refuses(wanted, { consent, consentManagement: managed }) {
+  const granted = consent?.categoryPreferences
+  if (isObject(granted) && wanted.some((category) => granted[category] !== true)) return true
+  if (!isObject(managed)) return false
+  const { deniedConsentIds: denied, allowedConsentIds: allowed, resolutionStrategy } = managed
+  const missing = wanted.filter(
+    (category) =>
+      (Array.isArray(denied) && denied.includes(category)) ||
+      (Array.isArray(allowed) && allowed.length && !allowed.includes(category)),
+  )
+  return missing.length > 0 && (missing.length === wanted.length || !["or", "any"].includes(resolutionStrategy))
+}
+
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value)
+
 export function wants(device, event) {
-  const granted = event.context?.consent?.categoryPreferences
-  if (granted && device.consent.some((category) => granted[category] !== true)) return false
+  if (refuses(device.consent, event.context || {})) return false
   const asked = event.integrations
   if (device.integrations && asked) {
     if (device.names.some((name) => asked[name] === false)) return false

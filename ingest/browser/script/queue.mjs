@@ -7,10 +7,13 @@
 import { forget, keep, namesFrom, newId, read, readJson } from "./storage.mjs"
 
 const MOST_EVENTS = 1000
+// the site shares its few megabytes of localStorage with us
+const MOST_BYTES = 1000000
 const BATCH_EVENTS = 100
 // browsers allow 64 KiB under way for requests that outlive their page
 const BATCH_BYTES = 60000
-const STALE_MILLISECONDS = 60000
+// browsers let a page in the background work once a minute
+const STALE_MILLISECONDS = 180000
 const BEAT_MILLISECONDS = 15000
 const FIRST_PAUSE = 1000
 const LONGEST_PAUSE = 60000
@@ -55,9 +58,10 @@ export function createQueue({ name, transport, delay, log, warn }) {
 
   function push(event) {
     waiting.push(itemOf(JSON.stringify(event)))
-    if (waiting.length > MOST_EVENTS) {
-      waiting.shift()
-      warn(`more than ${MOST_EVENTS} events wait; the oldest is dropped`)
+    let bytes = waiting.reduce((sum, item) => sum + item.bytes, 0)
+    while (waiting.length > 1 && (waiting.length > MOST_EVENTS || bytes > MOST_BYTES)) {
+      bytes -= waiting.shift().bytes
+      warn("too many events wait; the oldest is dropped")
     }
     write()
     if (waiting.length >= most) pump()
@@ -146,7 +150,8 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 
   function leave() {
-    pump(true)
+    // offline it would come to nothing, and the next page sends them
+    if (navigator.onLine !== false) pump(true)
     left = true
     write()
   }

@@ -58,4 +58,6 @@ function start() {
   else window[global] = Object.assign(stub || [], { load })
 }
 
-start()
+// a page that the browser loads on suspicion is no visit yet
+if (document.prerendering) document.addEventListener("prerenderingchange", start, { once: true })
+else start()

@@ -17,7 +17,7 @@ function valueAt(event, field) {
   for (const key of Array.isArray(field) ? field : field.split(".")) {
     if (value === null || typeof value !== "object") return null
     if (Array.isArray(value) ? !/^\d{1,9}$/.test(key) : !Object.hasOwn(value, key)) return null
-    value = value[key]
+    value = Array.isArray(value) ? value[+key] : value[key]
   }
   return value ?? null
 }
