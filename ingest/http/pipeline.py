@@ -95,6 +95,7 @@ class Pipeline:
     def __init__(self, intake: Intake, routes: Routes, is_ready: Callable[[], bool] = lambda: True, public_url: str = "") -> None:
         self.intake = intake
         self._routes = routes
+        self.find_file = routes.find_file
         self.is_ready = is_ready
         self._public_url = public_url.rstrip("/")
         self.draining = False
@@ -131,11 +132,6 @@ class Pipeline:
             base_url="" if body else self._base_url(place, host, peer, local),
             query_text=query,
         )
-
-    def find_file(self, path: str) -> Match | None:
-        """Returns the match of a path for HEAD: only files have it, because other requests are events."""
-        match = self.find("GET", path)
-        return match if match is not None and match.protocol.NAME == "browser" else None
 
     def host(self, headers: Mapping[str, str], peer: str | None) -> str:
         """Returns the host name the client called."""

@@ -90,6 +90,8 @@ export function createQueue({ name, transport, delay, log, warn }) {
   // `leaving`: the page may end; everything that fits goes now.
   function pump(leaving) {
     if (!leaving && pausedUntil > Date.now()) return later(0)
+    // offline it would come to nothing, and the next page sends them
+    if (leaving && navigator.onLine === false) return
     let room = BATCH_BYTES
     if (leaving) for (const batch of flying) room -= batch.bytes
     while (waiting.length && (leaving ? waiting[0].bytes <= room : flying.size < transport.room())) {
@@ -150,8 +152,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 
   function leave() {
-    // offline it would come to nothing, and the next page sends them
-    if (navigator.onLine !== false) pump(true)
+    pump(true)
     left = true
     write()
   }
