@@ -95,7 +95,6 @@ class Pipeline:
     def __init__(self, intake: Intake, routes: Routes, is_ready: Callable[[], bool] = lambda: True, public_url: str = "") -> None:
         self.intake = intake
         self._routes = routes
-        self.find_file = routes.find_file
         self.is_ready = is_ready
         self._public_url = public_url.rstrip("/")
         self.draining = False

@@ -97,11 +97,6 @@ class Routes:
                     return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})
         return None
 
-    def find_file(self, path: str) -> Match | None:
-        """Returns the match of a path for HEAD: only files have it, because other requests are events."""
-        match = self.find("GET", path)
-        return match if match is not None and match.protocol.NAME == "browser" else None
-
     def find_own(self, method: str, path: str, own: Mapping[str, str]) -> Match | None:
         """Returns the match of a path of a site's own; `own` says for each what it takes."""
         target = own.get(path)
