@@ -75,10 +75,12 @@ class KeyIndex:
         self.sites = project.sites
         for name, site in project.sites.items():
             for key in site.keys:
-                self._by_id[key.id] = _entry(name, site, key, largest_event, schemas.get(name))
+                self._by_id[key.id] = _entry(
+                    name=name, site=site, key=key, largest_event=largest_event, schemas=schemas.get(name)
+                )
             if site.domains or site.snowplow.paths:
                 browser = next((key for key in site.keys if key.kind == "browser" and not key.secret), None)
-                entry = _entry(name, site, browser, largest_event, schemas.get(name))
+                entry = _entry(name=name, site=site, key=browser, largest_event=largest_event, schemas=schemas.get(name))
                 self._by_host.update(dict.fromkeys([*map(str.lower, site.domains), *site.snowplow.paths], entry))
                 self.paths.update(site.snowplow.paths)
         hooks = hooks_of(project) if hooks is None else hooks

@@ -213,7 +213,9 @@ def _take(
         if fallback and not parameters.get("url"):
             parameters = {**parameters, "url": fallback}
         notes: list[str] = []
-        found = canonical(dict(parameters), visitor.network_id, admission, new_id, notes)
+        found = canonical(
+            parameters=dict(parameters), network_id=visitor.network_id, admission=admission, new_id=new_id, notes=notes
+        )
         if not isinstance(found, Fault):
             parsed.unknown_schemas += notes.count("unknown")
             parsed.unfit += notes.count("unfit")
