@@ -114,7 +114,7 @@ class Builder:
     def made(self) -> Table:
         """Returns the table."""
         names = tuple(name for name, _ in self._places)
-        return Table(self._rows, names, self._bytes, self._repeated, self._without_key)
+        return Table(self._rows, names, bytes=self._bytes, repeated=self._repeated, without_key=self._without_key)
 
 
 def _plain(value: Any) -> Any:

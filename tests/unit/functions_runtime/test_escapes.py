@@ -300,7 +300,7 @@ async def test_a_sandbox_that_works_on_while_it_has_no_event_ends() -> None:
 @pytest.mark.parametrize("event_of", ["ending", "draining"])
 async def test_a_worker_leaves_although_its_functions_cannot_run(event_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     context: Any = SimpleNamespace(broker=None, draining=asyncio.Event(), health=MagicMock(), telemetry=MagicMock())
-    definition: Any = SimpleNamespace(name="c", queue="q", lookups={})
+    definition: Any = SimpleNamespace(name="c", queue="q", lookups={}, refers=False)
     worker = ConnectionFunctions(
         context, definition=definition, settings=FunctionsSettings(), pool=MagicMock(), fetcher=MagicMock(), tables=MagicMock()
     )
