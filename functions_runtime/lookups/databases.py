@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from msgspec import field
@@ -25,7 +25,7 @@ from shared.errors import ConfigError, NotConnected, PenstockError, SetupError
 from shared.project.lookups import Lookup
 from shared.reading.decode import decode
 from shared.reading.mask import Mask
-from shared.reading.units import Duration
+from shared.reading.units import ByteSize, Duration
 from shared.tasks import timeout
 
 PART_ROWS = 1000
@@ -60,7 +60,7 @@ class _DuckDB(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     schema: str = ""
     read_copy: str | None = None
-    memory_limit: Annotated[Any, "as written"] = None
+    memory_limit: ByteSize | None = None
 
 
 async def read_database(lookup: Lookup, place: Mapping[str, Any], what: str) -> Table:
@@ -87,8 +87,8 @@ async def read_database(lookup: Lookup, place: Mapping[str, Any], what: str) -> 
         known = translate_socket(exc, what)
         if known is not None:
             raise known from exc
-        if isinstance(exc, ValueError) and not getattr(
-            exc, "sqlstate", None
+        if (
+            "dsn" in place and isinstance(exc, ValueError) and not getattr(exc, "sqlstate", None)
         ):  # its text may quote the dsn, and with it the password
             raise SetupError(f"{what}: the address of the server is not readable; check `dsn`") from None
         words = Mask([place.get(each) for each in _SECRET]).text(str(exc))
@@ -106,13 +106,17 @@ def _options(type_: type[Any], place: Mapping[str, Any], what: str) -> Any:
         raise SetupError(f"{what}: {exc}") from exc
 
 
-def statement(lookup: Lookup, schema: str = "", quote: str = '"') -> str:
-    """Returns the statement that reads a lookup's rows; the names of a table stand in quotes."""
+def statement(lookup: Lookup, schema: str = "", quote: str = '"', *, escapes: bool = False) -> str:
+    """Returns the statement that reads a lookup's rows; the names of a table stand in quotes.
+
+    Args:
+        escapes: whether a backslash inside of quotes takes the meaning of what follows.
+    """
     if lookup.query is not None:
         return re.sub(r"[;\s]+\Z", "", lookup.query)
 
     def quoted(name: str) -> str:
-        return quote + name.replace("\\", "\\\\" if quote == "`" else "\\").replace(quote, quote * 2) + quote
+        return quote + (name.replace("\\", "\\\\") if escapes else name).replace(quote, quote * 2) + quote
 
     parts = (lookup.table or "").split(".")
     if len(parts) == 1 and schema:
@@ -130,7 +134,12 @@ async def _postgres(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows
         tls = tls_context(what, options.ssl_root_certificate, proven=True, named=options.ssl != "verify-ca")
     settings = {"application_name": "penstock lookup", "timezone": "UTC"}
     driver = await asyncpg.connect(
-        options.dsn, **options.login, ssl=tls, timeout=float(options.connect_timeout), server_settings=settings
+        options.dsn,
+        **options.login,
+        ssl=tls,
+        timeout=float(options.connect_timeout),
+        command_timeout=float(options.statement_timeout) + SILENCE_SECONDS,  # a server that froze ends no statement itself
+        server_settings=settings,
     )
     try:
         for kind in ("json", "jsonb"):
@@ -197,11 +206,12 @@ async def _clickhouse(lookup: Lookup, place: Mapping[str, Any], what: str) -> Ro
     }
     headers = {"X-ClickHouse-User": options.user, "X-ClickHouse-Key": options.password or ""}
     limits = aiohttp.ClientTimeout(total=None, sock_connect=float(options.connect_timeout), sock_read=SILENCE_SECONDS)
-    query = f"{statement(lookup)} FORMAT JSONCompactEachRowWithNames"
+    # on a line of its own, since a query may end in a comment
+    query = f"{statement(lookup, escapes=True)}\nFORMAT JSONCompactEachRowWithNames"
     try:
         async with (
             aiohttp.ClientSession(timeout=limits, read_bufsize=LONGEST_LINE) as session,
-            session.post(options.url, params=settings, data=query.encode(), headers=headers) as answer,
+            session.post(options.url, params=settings, data=query.encode(), headers=headers, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
                 raise SetupError(f"{what}: {words_of((await answer.content.read(65_536)).decode(errors='replace'))}")
@@ -256,7 +266,10 @@ def _of_duckdb(lookup: Lookup, options: _DuckDB, what: str) -> tuple[list[str], 
             time.sleep(0.02)
     try:
         link.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
-        link.execute("SET threads = 1")
+        # a query reads the database and no other files, and writes none: `read_only` alone lets COPY write
+        link.execute("SET enable_external_access = false; SET threads = 1")
+        if options.memory_limit is not None:
+            link.execute(f"SET memory_limit = '{int(options.memory_limit)}B'")
         link.execute(statement(lookup, options.schema))
         names = [each[0] for each in link.description or ()]
         parts: list[list[tuple[Any, ...]]] = []

@@ -9,23 +9,32 @@ import asyncio
 import csv
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from yarl import URL
 
 from functions_runtime.rules.joining import Builder, Table
+from shared.driving.egress import Guard, Refused
 from shared.errors import PenstockError, SetupError, Transient
 from shared.project.lookups import Lookup
 from shared.threads import ThreadGate
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PIECE_BYTES = 1 << 18
 SILENCE_SECONDS = 60.0
 PART_ROWS = 10_000
 LONGEST_FIELD = 1 << 20
+LONGEST_LINE = 1 << 22
+"""Characters of a line of CSV: each comma of it is a text in memory."""
+MOST_REDIRECTS = 5
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?", re.ASCII)
@@ -105,11 +114,14 @@ async def _of_address(lookup: Lookup, what: str, path: Path, known: str) -> str:
     import aiohttp
 
     limits = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-    headers = {**lookup.headers, **({"If-None-Match": known} if known else {})}
+    tag = {"If-None-Match": known} if known else {}
     try:
+        written = URL(lookup.file or "")
+        guard = Guard(trusted={(written.raw_host or "", written.port or 0)}, remedy="write the final address into `file`")
+        connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False)
         async with (
-            aiohttp.ClientSession(timeout=limits, auto_decompress=False) as session,
-            session.get(lookup.file or "", headers=headers) as answer,
+            aiohttp.ClientSession(connector=connector, timeout=limits, auto_decompress=False) as session,
+            _followed(session, guard=guard, url=written, headers=lookup.headers, tag=tag, what=what) as answer,
         ):
             if answer.status == 304 and known:
                 return known
@@ -123,9 +135,35 @@ async def _of_address(lookup: Lookup, what: str, path: Path, known: str) -> str:
                     _check_size(size, lookup, what)
                     file.write(piece)
             return answer.headers.get("ETag", "")
+    except Refused as exc:
+        raise SetupError(f"{what}: {exc.strerror}") from None
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, Refused):
+            raise SetupError(f"{what}: {exc.os_error.strerror}") from None
         # an address may hold a token behind its `?`
         raise Transient(f"{what}: the server does not answer, or not to the end: {type(exc).__name__}; check `file`") from None
+
+
+@asynccontextmanager
+async def _followed(
+    session: aiohttp.ClientSession, *, guard: Guard, url: URL, headers: Mapping[str, str], tag: Mapping[str, str], what: str
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Asks for a file; redirects lead to addresses of the internet only, and the headers go to the host of `file` alone."""
+    place = url.origin()
+    for _ in range(MOST_REDIRECTS + 1):
+        guard.check_host(url.raw_host or "", url.port or 0)
+        sent = {**headers, **tag} if url.origin() == place else tag
+        async with session.get(url, headers=sent, allow_redirects=False) as answer:
+            if answer.status not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
+                yield answer
+                return
+            try:
+                url = url.join(URL(answer.headers["Location"]))
+            except ValueError:
+                url = URL()
+            if url.scheme not in ("http", "https") or not url.raw_host:
+                raise SetupError(f"{what}: the server redirects to no http(s) address; check `file`")
+    raise SetupError(f"{what}: more than {MOST_REDIRECTS} redirects; write the final address into `file`")
 
 
 def _parsed(path: Path, lookup: Lookup, what: str) -> Table:
@@ -157,7 +195,7 @@ def _rows_of(path: Path, lookup: Lookup, what: str) -> Iterator[list[str]]:
 
     csv.field_size_limit(LONGEST_FIELD)
     with _opened(path, lookup) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(text, delimiter="\t" if lookup.form == "tsv" else ",", strict=True)
+        lines = csv.reader(_bounded(text, what), delimiter="\t" if lookup.form == "tsv" else ",", strict=True)
         width = 0
         for row in lines:
             if not row:
@@ -166,6 +204,13 @@ def _rows_of(path: Path, lookup: Lookup, what: str) -> Iterator[list[str]]:
             if len(row) != width:
                 raise SetupError(f"{what}: line {lines.line_num} has {len(row)} fields, and the first line has {width}")
             yield row
+
+
+def _bounded(text: IO[str], what: str) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise SetupError(f"{what}: a line has more than {LONGEST_LINE} characters")
+        yield line
 
 
 def _of_text(path: Path, lookup: Lookup, what: str) -> Table:

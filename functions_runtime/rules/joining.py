@@ -18,6 +18,7 @@ from shared.project.lookups import Lookup, LookupUse
 ROW_BYTES = 250
 """What a row takes in memory beside its key and values, about."""
 SHOWN_CHARACTERS = 100
+_NO_ROW = " has no row "
 
 _decode = msgspec.json.Decoder().decode
 
@@ -118,13 +119,17 @@ class Builder:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value that JSON has: a decimal that a double would round becomes text."""
+    """Returns a value that JSON has: a decimal that a double would round becomes text, also inside of arrays and objects."""
     if isinstance(value, Decimal):
         if not value.is_finite():
             return None
         return value if Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, memoryview):
         return bytes(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     return value
 
 
@@ -162,9 +167,7 @@ class Join:
             if row is None:
                 self.missed[use.name] += 1
                 if use.missing == "dead_letter":
-                    return Dead(
-                        DeadReason.LOOKUP_MISSING, f"lookup {use.name} has no row {_shown(key)} ({'.'.join(use.key_path)})"
-                    )
+                    return Dead(DeadReason.LOOKUP_MISSING, f"lookup {use.name}{_NO_ROW}{_shown(key)} ({'.'.join(use.key_path)})")
                 if use.missing == "leave_out":
                     continue
                 row = {}
@@ -174,6 +177,12 @@ class Join:
             _put(event, use.into_path, added)
             changed = True
         return changed
+
+
+def without_key(dead: Dead) -> Dead:
+    """Returns why an event is dead, without the key that has no row: privacy rules may hash or remove it, and run later."""
+    table, _, shown = dead.detail.partition(_NO_ROW)
+    return Dead(dead.reason, f"{table}{_NO_ROW}for its key ({shown.rpartition(' (')[2]}")
 
 
 class _Use:

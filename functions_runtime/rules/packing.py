@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from functions_runtime.rules import numbers
-from functions_runtime.rules.joining import Joins
+from functions_runtime.rules.joining import Joins, without_key
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from shared.events import exact
@@ -174,6 +174,8 @@ def _full(
     # what is trusted passed the rules before, and a function wrote its hints
     if rules is not None and not frame.trusted_hints:
         prepared.missed_rules += rules(event)
+        if isinstance(joined, Dead):
+            joined = without_key(joined)
         prepared.heads[index] = _named(head, event)  # a head is stored and shown: it must not say what a rule took out
         changed = True
     if hinted and any(mark in body for mark in _HINTS):

@@ -146,7 +146,7 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_MEMORY: "a function took more memory than it has, or its process ended while it worked on this event",
     DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
     DeadReason.TRACKING_PLAN: "the event breaks the site's tracking plan, which sends such events here; the detail has every fault",
-    DeadReason.LOOKUP_MISSING: "a lookup of the connection has no row for the event's key, and its `missing` is dead_letter; the detail has table and key",
+    DeadReason.LOOKUP_MISSING: "a lookup of the connection has no row for the event's key, and its `missing` is dead_letter; the detail has table and key, or no key where privacy rules run",
 }
 
 _MEND_CLIENT = "a client is wrong: mend it; replay what the new rules allow"

@@ -8,18 +8,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from functions_runtime.lookups.databases import statement
+from functions_runtime.lookups.databases import read_database, statement
 from functions_runtime.lookups.files import read_file
 from functions_runtime.rules.joining import Builder, Join, Table, key_text
 from functions_runtime.rules.outcome import outcome_of
 from functions_runtime.rules.packing import Prepared, finish, prepare
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
-from shared.errors import SetupError, Transient
+from shared.errors import PenstockError, SetupError, Transient
 from shared.events.dead import decode_dead
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
@@ -232,3 +235,84 @@ def test_names_of_tables_stand_in_quotes() -> None:
     assert statement(asked) == 'SELECT "sku", "price" FROM "shop"."pro""ducts"'
     assert statement(Lookup(destination="wh", table="t", key="k"), "main") == 'SELECT * FROM "main"."t"'
     assert statement(Lookup(destination="wh", query="SELECT 1;\n ", key="k")) == "SELECT 1"
+    hostile = Lookup(destination="wh", table='t\\" FINAL', key="k")
+    assert statement(hostile, escapes=True) == 'SELECT * FROM "t\\\\"" FINAL"', "ClickHouse reads escapes in names"
+    assert statement(Lookup(destination="wh", table="a\\b", key="k"), quote="`") == "SELECT * FROM `a\\b`", "MySQL reads none"
+
+
+def test_numbers_inside_of_arrays_and_objects_can_be_read_again() -> None:
+    values = [Decimal("1E+400"), (Decimal("NaN"), {Decimal("1.5"): Decimal("0.5")})]
+    found = table_of({"sku": "A", "v": values}).find("A")
+    assert found == {"sku": "A", "v": ["1E+400", [None, {"1.5": 0.5}]]}
+
+
+def test_a_dead_letter_tells_no_key_where_rules_run() -> None:
+    frame = frame_of({"properties": {"sku": "ann@example.com"}})
+    hide = PrivacyRule(field="properties.sku", do="drop")
+    dead = prepared(frame, join_of(missing="dead_letter"), hide).dead[0]
+    assert dead.detail == "lookup products has no row for its key (properties.sku)"
+
+
+async def test_a_line_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    packed = gzip.compress(b"sku" + b"," * (5 << 20))
+    with pytest.raises(SetupError, match="a line has more than"):
+        await read_file(written(tmp_path, "t.csv.gz", packed), "products", "")
+
+
+async def test_a_query_of_duckdb_reads_the_database_and_no_files_and_writes_none(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "wh.db")) as link:
+        link.execute("CREATE TABLE t AS SELECT 'A' AS sku")
+    other = tmp_path / "out.csv"
+    place = {"type": "duckdb", "path": str(tmp_path / "wh.db"), "memory_limit": "64MB"}
+    for query in (f"COPY t TO '{other}'", f"SELECT * FROM read_csv('{__file__}')"):
+        with pytest.raises(SetupError, match="disabled"):
+            await read_database(Lookup(destination="wh", query=query, key="sku"), place, "products")
+    assert not other.exists()
+    table = await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
+    assert table.find("A") == {"sku": "A"}
+
+
+async def test_a_postgres_that_froze_holds_up_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    async def connect(_: object, **options: Any) -> None:
+        given.update(options)
+        raise TimeoutError
+
+    monkeypatch.setattr("asyncpg.connect", connect)
+    with pytest.raises(PenstockError):
+        place = {"type": "postgres", "dsn": "postgres://db", "statement_timeout": "5s"}
+        await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
+    assert given["command_timeout"] > 5
+
+
+async def test_headers_and_requests_go_to_the_host_that_is_written() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("X-Key")))
+        if request.path == "/here":
+            raise web.HTTPFound("/t.csv")
+        if request.path == "/away":
+            raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{other.port}/t.csv")
+        return web.Response(text="sku\nA\n")
+
+    def app() -> web.Application:
+        made = web.Application()
+        made.router.add_route("*", "/{path}", answer)
+        return made
+
+    async with TestServer(app()) as server, TestServer(app()) as other:
+        at = f"http://127.0.0.1:{server.port}"
+        lookup = Lookup(file=f"{at}/here", format="csv", key="sku", headers={"X-Key": "secret"})
+        table, _ = await read_file(lookup, "products", "")
+        assert table is not None
+        assert table.find("A") == {"sku": "A"}
+        assert seen == [("/here", "secret"), ("/t.csv", "secret")]
+        seen.clear()
+        with pytest.raises(SetupError, match="is no address of the internet; write the final address"):
+            await read_file(Lookup(file=f"{at}/away", format="csv", key="sku"), "products", "")
+        place = {"type": "clickhouse", "url": f"{at}/away", "password": "secret"}
+        with pytest.raises(SetupError):
+            await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
+        assert [path for path, _ in seen] == ["/away", "/away"]
