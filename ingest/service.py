@@ -169,13 +169,9 @@ async def _follow_project(context: ServiceContext, intake: Intake, routes: Route
     routes.use_paths(paths_of(current.project))
     intake.use_project(current.project)  # at once: a vault may be slow
     while True:
-        if refers(current.project):
-            hooks = await read_hooks(current.project, context.health)
-            routes.use_paths(paths_of(current.project))
-            intake.use_project(current.project, hooks)
-        else:
-            routes.use_paths(paths_of(current.project))
-            intake.use_project(current.project)
+        hooks = await read_hooks(current.project, context.health)
+        routes.use_paths(paths_of(current.project))
+        intake.use_project(current.project, hooks)
         try:
             async with timeout(REREAD_SECONDS if refers(current.project) else None):
                 current = await context.config.changed(current)

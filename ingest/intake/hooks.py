@@ -1,6 +1,6 @@
 """The secrets of webhooks: read again every minute where the project only refers to them, so a changed one needs no restart.
 
-A webhook whose secret cannot be read is sealed (`ingest/webhooks/hook.py`) and said on `/ready`; the others go on.
+A webhook whose secret cannot be read, or is no key of its type, is sealed (`ingest/webhooks/hook.py`) and said on `/ready`; the others go on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ingest.contract import Hook
-from ingest.webhooks.hook import hook_of
+from ingest.webhooks.hook import BuiltHook, hook_of
 from shared.errors import NotConnected, SetupError
 from shared.project.model import Project
 from shared.project.webhooks import Webhook
@@ -32,24 +31,28 @@ def refers(project: Project) -> bool:
     return any(references_in([each.secret, each.previous_secret]) for each in project.webhooks.values())
 
 
-async def read_hooks(project: Project, health: Health) -> Mapping[str, Hook]:
+async def read_hooks(project: Project, health: Health) -> Mapping[str, BuiltHook]:
     """Returns the webhooks with the secrets as they are now, and says on `/ready` which of them have none."""
     found = await asyncio.gather(*(_read(name, webhook) for name, webhook in project.webhooks.items()))
-    sealed = [why for _, _, why in found if why]
+    sealed = "; ".join(f"{name}: {why}" for name, _, why in found if why)
     if sealed:
-        health.warn(_PART, f"webhooks refuse everybody with 503 because their secrets cannot be read: {'; '.join(sealed)}")
-        log.warning("webhooks are sealed", extra={"why": "; ".join(sealed)})
+        text = f"webhooks refuse everybody with 503 because their secrets cannot be read or used: {sealed}"
+        if health.warnings.get(_PART) != text:  # once, not each minute
+            log.warning("webhooks are sealed", extra={"why": sealed})
+        health.warn(_PART, text)
     else:
         health.good(_PART)
     return {name: hook for name, hook, _ in found}
 
 
-async def _read(name: str, webhook: Webhook) -> tuple[str, Hook, str]:
+async def _read(name: str, webhook: Webhook) -> tuple[str, BuiltHook, str]:
     written = {each: value for each in _SECRETS if (value := getattr(webhook, each)) is not None}
     if not references_in(written):
-        return name, hook_of(name, webhook), ""
+        hook = hook_of(name, webhook)
+        return name, hook, hook.sealed
     try:
         revealed = await asyncio.to_thread(reveal, written)
     except (SetupError, NotConnected) as exc:
-        return name, hook_of(name, webhook, "its secret cannot be read"), f"{name}: {exc}"
-    return name, hook_of(name, msgspec.structs.replace(webhook, **revealed)), ""
+        return name, hook_of(name, webhook, "its secret cannot be read"), str(exc)
+    hook = hook_of(name, msgspec.structs.replace(webhook, **revealed))
+    return name, hook, hook.sealed

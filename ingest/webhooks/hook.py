@@ -30,6 +30,8 @@ class BuiltHook:
     outside: tuple[Outside | None, Outside | None, Outside | None]
     hidden: str
     verify: Verify
+    sealed: str = ""
+    """Why it can verify nobody; empty: it can."""
 
 
 def hooks_of(project: Project, sealed: Mapping[str, str] | None = None) -> dict[str, BuiltHook]:
@@ -42,7 +44,12 @@ def hook_of(name: str, webhook: Webhook, sealed: str = "") -> BuiltHook:
     """Returns one webhook; `sealed` is why it can verify nobody."""
     if references_in([webhook.secret, webhook.previous_secret]):
         sealed = sealed or _UNREAD
-    verify = _sealed(sealed) if sealed else _verifier(webhook)
+    verify = None
+    if not sealed:
+        try:
+            verify = _verifier(webhook)
+        except ValueError as exc:  # a key that is none
+            sealed = str(exc)
     usual = PLACES.get(webhook.type, Places())
     event, message_id = webhook.event or usual.event, webhook.message_id or usual.message_id
     reading = Reading(
@@ -59,22 +66,22 @@ def hook_of(name: str, webhook: Webhook, sealed: str = "") -> BuiltHook:
         reading=reading,
         outside=(outside_of(event), outside_of(message_id), outside_of(webhook.user_id)),
         hidden=token.name or "" if token is not None and token.carrier == "query" else "",
-        verify=verify,
+        verify=verify or _sealed(sealed),
+        sealed=sealed,
     )
 
 
 def _verifier(webhook: Webhook) -> Verify:
-    secrets = [each for each in (webhook.secret, webhook.previous_secret) if each]
-    try:
-        if webhook.type == "open":
-            return _open
-        if webhook.type == "token":
-            return of_token(webhook.token, secrets)
-        if webhook.type == "hmac" and webhook.signature is not None:
-            return of_signature(webhook.signature, [each.encode() for each in secrets], webhook.tolerance_seconds)
-        return of_vendor(webhook, secrets)
-    except ValueError as exc:  # a key that is none
-        return _sealed(str(exc))
+    if webhook.type == "open":
+        return _open
+    secrets = [each for each in (webhook.secret, webhook.previous_secret) if each is not None]
+    if not secrets or not all(each.strip() for each in secrets):  # anybody can guess it
+        raise ValueError("its secret is empty")
+    if webhook.type == "token":
+        return of_token(webhook.token, secrets)
+    if webhook.type == "hmac" and webhook.signature is not None:
+        return of_signature(webhook.signature, [each.encode() for each in secrets], webhook.tolerance_seconds)
+    return of_vendor(webhook, secrets)
 
 
 def _open(_request: HttpRequest, _now: float) -> None:

@@ -23,6 +23,8 @@ def of_token(token: Token | None, secrets: Sequence[str]) -> Callable[[HttpReque
     keys = [each.encode() for each in secrets]
     if chosen.carrier == "basic" and any(":" not in each for each in secrets):
         raise ValueError("its secret is not `user:password`, as Basic needs it")
+    if chosen.carrier == "basic" and any(each.strip() == ":" for each in secrets):
+        raise ValueError("its secret has neither user nor password")
     name = (chosen.name or "").lower() if chosen.carrier == "header" else chosen.name or ""
     places = {
         "bearer": "Authorization: Bearer",

@@ -104,18 +104,22 @@ def _read_standard(headers: Mapping[str, str]) -> Signed:
 
 def _standard_key(secret: str) -> bytes:
     try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("its secret is not `whsec_` and base64") from None
+        key = b""
+    if not key:  # everybody can sign with an empty key
+        raise ValueError("its secret is not `whsec_` and base64")
+    return key
 
 
 def _public_key(text: str) -> EllipticCurvePublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey  # few projects need it
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     try:
         key = load_der_public_key(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, EllipticCurvePublicKey):
         raise ValueError("its secret is no public key of SendGrid's Event Webhook")  # the caller knows one kind

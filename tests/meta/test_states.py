@@ -68,6 +68,9 @@ PROVOKED = {
         "e2e/router/test_alert_deaths.py::test_a_channel_that_does_not_work_is_warned_of_and_asked_less_and_less_until_it_works"
     ),
     "clients are refused": "unit/ingest/test_readiness.py::test_who_is_refused_is_told_for_a_while_and_the_edge_stays_ready",
+    "a webhook is sealed": (
+        "unit/ingest/test_hooks.py::test_a_webhook_without_its_secret_is_sealed_and_said_once_until_it_is_there"
+    ),
     "a process of the edge keeps dying": (
         "unit/ingest/test_family.py::test_a_process_that_keeps_dying_is_told_and_counted_although_it_runs_again"
     ),

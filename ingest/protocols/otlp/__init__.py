@@ -30,6 +30,8 @@ SIGNALS = {"/v1/logs": "logs", "/v1/traces": "traces"}
 ROUTES = tuple(Route("POST", path) for path in SIGNALS)
 PROTOBUF = "application/x-protobuf"
 SHOWN_REJECTS = 3
+RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 411: 3, 413: 3, 415: 3, 429: 8, 500: 13, 503: 14}
+"""Numbers of `google.rpc.Code` by HTTP status, as both encodings of `google.rpc.Status` have them; 2 is UNKNOWN."""
 
 _encode = msgspec.json.Encoder().encode
 _SUCCESS = {True: Reply(200, b"", PROTOBUF), False: Reply(200, b"{}")}
@@ -59,7 +61,10 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     packed = _is_packed(request)
     if isinstance(result, Refusal):
         plain = calls.answer(result)
-        return plain._replace(body=wire.status(result.message), content_type=PROTOBUF) if packed else plain
+        code, message = RPC_CODES.get(result.status, 2), f"{result.code}: {result.message}"
+        if packed:
+            return plain._replace(body=wire.status(code, message), content_type=PROTOBUF)
+        return plain._replace(body=_encode({"code": code, "message": message}))
     if not result.rejects:
         return _SUCCESS[packed]
     said = "; ".join(f"{each.reason}: {each.detail}" for each in result.rejects[:SHOWN_REJECTS])

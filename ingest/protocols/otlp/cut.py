@@ -6,6 +6,7 @@ could be four million objects; records are counted while they are cut, and a bod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -54,6 +55,8 @@ NAMES = {"logs": ("resourceLogs", "scopeLogs", "logRecords"), "traces": ("resour
 class _Export(msgspec.Struct, gc=False):
     resourceLogs: msgspec.Raw = _NONE  # noqa: N815  # the wire's name
     resourceSpans: msgspec.Raw = _NONE  # noqa: N815
+    resource_logs: msgspec.Raw = _NONE
+    resource_spans: msgspec.Raw = _NONE
 
 
 class _Resource(msgspec.Struct, gc=False):
@@ -66,6 +69,20 @@ class _Scope(msgspec.Struct, gc=False):
     scope: msgspec.Raw = _EMPTY
     logRecords: msgspec.Raw = _NONE  # noqa: N815
     spans: msgspec.Raw = _NONE
+
+
+_ORIGINAL_NAMES = re.compile(
+    rb'"(resource_logs|resource_spans|scope_logs|scope_spans|log_records|time_unix_nano|observed_time_unix_nano|severity_number'
+    rb"|severity_text|dropped_attributes_count|trace_id|span_id|event_name|trace_state|parent_span_id|start_time_unix_nano"
+    rb"|end_time_unix_nano|string_value|bool_value|int_value|double_value|array_value|kvlist_value|bytes_value)\"(?=[ \t\r\n]*:)"
+)
+"""Members under the names of the .proto files, which the JSON of protobuf has too. A quote in a text has a backslash before it,
+and names of attributes are values of `key`, so nothing else is met."""
+
+
+def _in_camel(found: re.Match[bytes]) -> bytes:
+    first, *more = found[1].split(b"_")
+    return b'"%b%b"' % (first, b"".join(part.capitalize() for part in more))
 
 
 class _TooMany(Exception):
@@ -133,7 +150,12 @@ def _apart(message: bytes, steps: Steps, most: int) -> tuple[bytes, list[bytes]]
 def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
     outer, middle, inner = NAMES[signal]
     holders = 0
-    for held in _items(getattr(_export(body), outer), MOST_HOLDERS):
+    export = _export(body)
+    if export.resource_logs is not _NONE or export.resource_spans is not _NONE:
+        if export.resourceLogs is not _NONE or export.resourceSpans is not _NONE:
+            raise msgspec.ValidationError("it has the resources under both of their names")
+        export = _export(_ORIGINAL_NAMES.sub(_in_camel, body))
+    for held in _items(getattr(export, outer), MOST_HOLDERS):
         holders = _count(holders)
         resource = _resource(held)
         for scope_held in _items(getattr(resource, middle), MOST_HOLDERS):

@@ -71,9 +71,9 @@ def partial_success(rejected: int, message: str) -> bytes:
     return field(1, b"\x08" + _encoded(rejected) + field(2, message.encode("utf-8", "replace")))
 
 
-def status(message: str) -> bytes:
-    """Returns `google.rpc.Status` without its code."""
-    return field(2, message.encode("utf-8", "replace"))
+def status(code: int, message: str) -> bytes:
+    """Returns `google.rpc.Status`."""
+    return b"\x08" + _encoded(code) + field(2, message.encode("utf-8", "replace"))
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

@@ -219,9 +219,10 @@ def test_a_refusal_is_in_the_encoding_of_the_request(packed: bool) -> None:
     reply = otlp.reply(request, Refusal(503, "unavailable", "later", retry_after=3))
     assert (reply.status, reply.headers["Retry-After"]) == (503, "3")
     if packed:
-        assert status_pb2.Status.FromString(reply.body).message == "later"
+        status = status_pb2.Status.FromString(reply.body)
+        assert (status.code, status.message) == (14, "unavailable: later")
     else:
-        assert json.loads(reply.body)["message"] == "later"
+        assert json.loads(reply.body) == {"code": 14, "message": "unavailable: later"}
 
 
 @pytest.mark.parametrize(
