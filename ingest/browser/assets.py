@@ -105,7 +105,9 @@ def module() -> File:
     return file_of(_joined(CORE) + "export { createAnalytics as load, VERSION }\n", JAVASCRIPT, FRESH)
 
 
-@cache
+PARTS: Mapping[str, Sequence[str]] = {"devices.mjs": ("where", "devices"), "socket.mjs": ("socket",), "plugin.js": ("plugin",)}
+
+
 def part(name: str, versioned: bool) -> File | None:
     """Returns a module that the script loads when it is needed; None if there is no such one.
 
@@ -113,18 +115,23 @@ def part(name: str, versioned: bool) -> File | None:
         name: `devices.mjs`.
         versioned: the address names the version, so that it may be kept for ever.
     """
-    parts = {"devices.mjs": ("where", "devices"), "socket.mjs": ("socket",), "plugin.js": ("plugin",)}
-    if name not in parts:
-        return None
-    return file_of(_plain(parts[name], keep_exports=parts[name][-1]), JAVASCRIPT, FOREVER if versioned else FRESH)
+    return _part(name, versioned) if name in PARTS else None
 
 
-@cache
 def device(name: str, versioned: bool) -> File | None:
     """Returns the script of a device destination; None if there is no such type. `name`: `tag.js`."""
     type_name = name.removesuffix(".js")
-    if type_name not in DEVICES.names() or type_name == name:
-        return None
+    return _device(type_name, versioned) if type_name != name and type_name in DEVICES.names() else None
+
+
+# anybody may ask for any name: only names of files come into these memories
+@cache
+def _part(name: str, versioned: bool) -> File:
+    return file_of(_plain(PARTS[name], keep_exports=PARTS[name][-1]), JAVASCRIPT, FOREVER if versioned else FRESH)
+
+
+@cache
+def _device(type_name: str, versioned: bool) -> File:
     return file_of(_COMMENT.sub("", script_of(type_name)), JAVASCRIPT, FOREVER if versioned else FRESH)
 
 

@@ -5,6 +5,7 @@ A device destination is two files in `shared/devices/kinds/`. The Python file sa
     OPTIONS: type[msgspec.Struct]       the options; every visitor of the site can read them, so none is a secret
     HOSTS: tuple[str, ...]              origins that a page's Content-Security-Policy must allow, such as `https://*.vendor.com`
     def check(path, options) -> list[Problem]      faults that the types of the options do not show; pure
+    ONE_A_PAGE: str                     optional: the option of which a page has one value; `penstock plan` warns of a second on a site
 
 The script beside it is an ES module of the same name:
 

@@ -3,7 +3,7 @@
 import { contextOf } from "./context.mjs"
 import { createPerson } from "./person.mjs"
 import { createQueue, fetchTransport } from "./queue.mjs"
-import { keep, newId, read } from "./storage.mjs"
+import { forget, keep, namesFrom, newId, read } from "./storage.mjs"
 
 // replaced by the edge when it serves the script
 export const VERSION = "0.1.0"
@@ -23,6 +23,7 @@ export function baseOf(host) {
 export function createAnalytics(options) {
   const { key, nonce = "", debug = false, defaultContext, integrations: always } = options
   const base = baseOf(options.host)
+  const queueName = "penstock_queue." + key
   const warn = (...words) => console.warn("[penstock]", ...words)
   let log = (...words) => debug && console.debug("[penstock]", ...words)
   const person = createPerson(options)
@@ -44,7 +45,7 @@ export function createAnalytics(options) {
       const load = options.loadSocket || (() => import(/* @vite-ignore */ /* webpackIgnore: true */ `${base}/m/socket.mjs${BUILD}`))
       transport = lazy(transport, load)
     }
-    queue ??= createQueue({ name: "penstock_queue." + key, transport, delay: options.flushAfter ?? 200, log, warn })
+    queue ??= createQueue({ name: queueName, transport, delay: options.flushAfter ?? 200, log, warn })
   }
 
   // Until the socket's module is there, nothing goes; without it everything goes by fetch.
@@ -247,7 +248,10 @@ export function createAnalytics(options) {
         held = []
         if (forDevices) forDevices = []
         preferences = null
-        queue?.clear()
+        if (queue) queue.clear()
+        // what pages before this one left
+        else namesFrom(queueName + ".").forEach(forget)
+        forget("penstock_cookie")
         person.forget()
         return self
       }

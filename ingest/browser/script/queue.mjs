@@ -19,6 +19,8 @@ const FIRST_PAUSE = 1000
 const LONGEST_PAUSE = 60000
 // the key may be mended meanwhile, but not soon
 const LONGEST_REFUSED_PAUSE = 600000
+// timers of browsers take no more than 24 days
+const LONGEST_ASKED_PAUSE = 3600000
 const GONE = new Set([400, 413, 415, 422])
 
 export function createQueue({ name, transport, delay, log, warn }) {
@@ -117,9 +119,9 @@ export function createQueue({ name, transport, delay, log, warn }) {
     } else {
       waiting.unshift(...batch)
       const longest = status > 400 && status < 408 ? LONGEST_REFUSED_PAUSE : LONGEST_PAUSE
-      const pause = retryAfter ? retryAfter * 1000 : Math.min(longest, FIRST_PAUSE * 2 ** failures)
+      const pause = retryAfter > 0 ? Math.min(retryAfter * 1000, LONGEST_ASKED_PAUSE) : Math.min(longest, FIRST_PAUSE * 2 ** failures)
       failures++
-      pausedUntil = Date.now() + pause * (retryAfter ? 1 + Math.random() / 4 : 0.75 + Math.random() / 2)
+      pausedUntil = Date.now() + pause * (retryAfter > 0 ? 1 + Math.random() / 4 : 0.75 + Math.random() / 2)
       log("not sent", problem || status, "again in", pausedUntil - Date.now(), "ms")
     }
     waiting.sort((one, other) => one.number - other.number)
@@ -135,12 +137,14 @@ export function createQueue({ name, transport, delay, log, warn }) {
     for (const record of namesFrom(prefix)) {
       if (record === own) continue
       const found = readJson(record)
-      if (found && !found.left && Date.now() - found.at < STALE_MILLISECONDS) continue
+      if (found && !found.left && Math.abs(Date.now() - found.at) < STALE_MILLISECONDS) continue
       const events = Array.isArray(found?.events) ? found.events : []
       waiting.push(...events.map((event) => itemOf(JSON.stringify(event))))
       // ours first: a page that ends between the two leaves them twice, not nowhere
       write()
       forget(record)
+      // there was no room for both
+      if (!kept) write()
     }
     if (waiting.length) later(0)
   }

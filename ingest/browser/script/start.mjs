@@ -2,7 +2,8 @@
 
 import { createAnalytics } from "./analytics.mjs"
 
-const OWN = document.currentScript
+// an element of the page that is named so hides it (`<img name="currentScript">`)
+const OWN = document.currentScript instanceof HTMLScriptElement ? document.currentScript : null
 const SEGMENT = /^\/analytics\.js\/v1\/([^/]+)\/analytics(\.min)?\.js$/
 
 function attributes(element) {

@@ -28,9 +28,10 @@ export function forget(name) {
   }
 }
 
+// The names that end with one more part; a key may have dots, and `shop.` must not find what belongs to `shop.eu`.
 export function namesFrom(prefix) {
   try {
-    return Object.keys(localStorage).filter((name) => name.startsWith(prefix))
+    return Object.keys(localStorage).filter((name) => name.startsWith(prefix) && !name.includes(".", prefix.length))
   } catch {
     return []
   }

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
+from shared.devices.connections import DeviceConnection
+from shared.devices.registry import DEVICES
 from shared.errors import Problem
 from shared.project.model import Connection, Project
 
@@ -55,6 +57,7 @@ def doubts(project: Project) -> list[Problem]:
     for name, device in project.devices.items():
         found.extend(_fields(device.where, f"connections.{name}.where"))
         found.extend(_made_by_the_server(device.where, f"connections.{name}.where"))
+    found.extend(_second_of_a_page(project))
     for name, connection in project.connections.items():
         found.extend(_fields(connection.where, f"connections.{name}.where"))
     for (first, one), (second, other) in combinations(project.connections.items(), 2):
@@ -93,6 +96,25 @@ def _made_by_the_server(where: Any, path: str) -> Iterator[Problem]:
         for word in ("all", "any", "not"):
             if word in where:
                 yield from _made_by_the_server(where[word], f"{path}.{word}")
+
+
+def _second_of_a_page(project: Project) -> Iterator[Problem]:
+    """Yields connections to a device of which a page has one, where an earlier connection of the site has another account."""
+    firsts: dict[tuple[str, str], tuple[str, DeviceConnection]] = {}
+    for name, connection in project.devices.items():
+        options = project.destinations.get(connection.destination, {})
+        type_name = str(options.get("type"))
+        key = getattr(DEVICES.get(type_name), "ONE_A_PAGE", None) if type_name in DEVICES.names() else None
+        if key is None or not connection.enabled:
+            continue
+        first, other = firsts.setdefault((connection.site, type_name), (name, connection))
+        theirs = project.destinations[other.destination].get(key)
+        if options.get(key) != theirs:
+            yield Problem(
+                f"connections.{name}",
+                f"a page has one {type_name}, and connection {first!r} of the same site has {key} {theirs!r}: the connection whose event "
+                "comes first gets the page, the other one gets nothing there",
+            )
 
 
 def misspelt_types(column_types: object, path: str) -> Iterator[Problem]:

@@ -18,6 +18,8 @@ from shared.errors import Problem
 
 HOSTS = ("https://*.clarity.ms", "https://c.bing.com")
 
+ONE_A_PAGE = "project_id"
+
 STORAGES = ("ad_Storage", "analytics_Storage")
 
 

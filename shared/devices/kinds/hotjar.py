@@ -19,6 +19,8 @@ from shared.errors import Problem
 
 HOSTS = ("https://*.hotjar.com", "https://*.hotjar.io", "wss://*.hotjar.com")
 
+ONE_A_PAGE = "site_id"
+
 
 class Options(VendorScript, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may write for Hotjar."""

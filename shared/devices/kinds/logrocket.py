@@ -18,6 +18,8 @@ from shared.errors import Problem
 
 HOSTS = ("https://*.logr-in.com", "https://*.logrocket.io", "https://*.lr-ingest.com", "https://*.lr-in-prod.com")
 
+ONE_A_PAGE = "app_id"
+
 
 class Options(VendorScript, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may write for LogRocket."""

@@ -96,9 +96,9 @@ function valueAt(event, path) {
 }
 
 function json(value) {
-  // no end of a script, no end of a line, and still the same value
+  // no end of a script, a line, a text or a comment, and still the same value; `check` of tag.py refuses texts in double quotes
   return JSON.stringify(value === undefined ? null : value).replace(
-    /[<\u2028\u2029]/g,
+    /[<\u2028\u2029'`$/]/g,
     (found) => "\\u" + found.charCodeAt(0).toString(16).padStart(4, "0"),
   )
 }

@@ -19,6 +19,9 @@ HOSTS = ()
 
 _HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PATH = re.compile(r"\s*event(\.[A-Za-z0-9_$ -]+)*\s*")
+_SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script|\son[a-z]+\s*=\s*'([^']*)'", re.IGNORECASE | re.DOTALL)
+_WORDS = re.compile(r"//[^\n]*|/\*.*?\*/|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|(\"(?:\\.|[^\"\\\n])*\")", re.DOTALL)
+"""Comments and texts of JavaScript; the group is a text in double quotes. It may err on a regular expression that has a quote."""
 _SRCDOC = re.compile(r"srcdoc\s*=\s*(\"[^\"]*\{\{|'[^']*\{\{|[^\s\"'>]*\{\{)", re.IGNORECASE)
 
 
@@ -51,6 +54,11 @@ def check(path: str, options: Options) -> list[Problem]:
             if not _PATH.fullmatch(found[1]):
                 text_of = f"expected a path into the event such as {{{{ event.properties.total }}}}, got {found[0]!r}"
                 problems.append(Problem(f"{path}.{name}", text_of))
+        scripts = [text] if name == "script" else [found[1] or found[2] or "" for found in _SCRIPT.finditer(text)]
+        for quoted in (found[1] for script in scripts for found in _WORDS.finditer(script)):
+            if quoted and _HOLE.search(quoted):
+                meant = "a value comes with quotes of its own, and would end this text; write it without quotes around, or join with +"
+                problems.append(Problem(f"{path}.{name}", f"{meant}: {quoted[:100]}"))
         if name != "script" and _SRCDOC.search(text):
             problems.append(
                 Problem(f"{path}.{name}", "`srcdoc` takes no value of an event, it would become markup; use a script instead")

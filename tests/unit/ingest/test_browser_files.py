@@ -121,6 +121,15 @@ def test_there_are_no_other_files(name: str) -> None:
         assert refused.status == 404
 
 
+def test_names_that_strangers_make_up_are_not_remembered() -> None:
+    caches = (assets._part, assets._device)
+    before = [cache.cache_info().currsize for cache in caches]
+    for number in range(100):
+        assert assets.part(f"{number}.mjs", False) is None
+        assert assets.device(f"{number}.js", True) is None
+    assert [cache.cache_info().currsize for cache in caches] == before
+
+
 def test_the_settings_hold_the_enabled_devices_of_the_site_with_their_rules() -> None:
     reply = asked(browser.SETTINGS, key="web")
     assert isinstance(reply, Reply)

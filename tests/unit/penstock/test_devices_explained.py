@@ -67,3 +67,40 @@ def test_conditions_on_what_only_the_server_knows_are_doubtful() -> None:
     connection = {**PROJECT["connections"]["shop-tag"], "where": {"any": [{"field": "context.ip", "exists": True}]}}
     project = decode_project({**PROJECT, "connections": {"shop-tag": connection}})
     assert ["the server makes 'context.ip'" in str(each) for each in doubts(project)] == [True]
+
+
+def test_a_second_account_of_a_device_of_which_a_page_has_one_is_doubtful() -> None:
+    destinations = {
+        "one": {"type": "hotjar", "site_id": 1},
+        "same": {"type": "hotjar", "site_id": 1},
+        "two": {"type": "hotjar", "site_id": 2},
+        "ga": {"type": "ga4_tag", "measurement_id": "G-A"},
+        "gb": {"type": "ga4_tag", "measurement_id": "G-B"},
+    }
+    connections = {name: {"site": "shop", "destination": name} for name in destinations}
+    document = {"sites": {"shop": {}, "blog": {}}, "destinations": destinations, "connections": connections}
+    (found,) = doubts(decode_project(document))
+    assert str(found).startswith("connections.two: a page has one hotjar, and connection 'one' of the same site has site_id 1")
+    for change in ({"enabled": False}, {"site": "blog"}):
+        changed = {**connections, "two": {**connections["two"], **change}}
+        assert doubts(decode_project({**document, "connections": changed})) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "is_fine"),
+    [
+        ({"script": "tell({{ event.event }}, 'a', \"b\")"}, True),
+        ({"script": 'tell("sold: {{ event.event }}")'}, False),
+        ({"script": "tell('\"', {{ event.event }}, '\"') // don't \"{{ event.event }}\""}, True),
+        ({"html": '<script>tell("{{ event.event }}")</script>'}, False),
+        ({"html": "<p onclick='tell(\"{{ event.event }}\")'></p>"}, False),
+        ({"html": '<img src="/p?e={{ event.event }}"><script>tell({{ event.event }})</script>'}, True),
+    ],
+)
+def test_a_tag_takes_no_value_of_an_event_within_double_quotes_of_a_script(options: dict[str, str], is_fine: bool) -> None:
+    document = {**PROJECT, "destinations": {"tag": {"type": "tag", **options}}}
+    if is_fine:
+        decode_project(document)
+    else:
+        with pytest.raises(ConfigError, match="write it without quotes around"):
+            decode_project(document)

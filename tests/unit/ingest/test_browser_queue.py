@@ -1,0 +1,108 @@
+"""The queue of the script of browsers, run by Deno with stand-ins for the page: full storage, clocks, odd answers, refusal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from functions_runtime.sandbox.guest import find_deno
+from ingest.browser import assets
+from shared.devices.registry import script_of
+
+PAGE = """
+const held = new Map()
+globalThis.room = Infinity
+const handler = {
+  ownKeys: () => [...held.keys()],
+  getOwnPropertyDescriptor: (_, name) => held.has(name) ? {value: held.get(name), enumerable: true, configurable: true} : undefined,
+}
+const storage = new Proxy({
+  getItem: (name) => held.get(name) ?? null,
+  removeItem: (name) => held.delete(name),
+  setItem(name, text) {
+    if ([...held].reduce((sum, [key, value]) => sum + (key === name ? 0 : value.length), text.length) > room) throw new Error("full")
+    held.set(name, text)
+  },
+}, handler)
+Object.defineProperty(globalThis, "localStorage", {value: storage})
+globalThis.addEventListener = () => 0
+globalThis.document = {addEventListener: () => 0, cookie: "", location: {}}
+globalThis.location = {hostname: "localhost", protocol: "http:", href: "http://localhost/"}
+Object.defineProperty(globalThis, "navigator", {value: {}, configurable: true})
+const waits = []
+globalThis.setTimeout = (_, milliseconds) => (waits.push(milliseconds), 1)
+globalThis.clearTimeout = globalThis.setInterval = () => 0
+const record = (at, ...events) => JSON.stringify({at, left: false, events})
+const {createQueue} = await import(FOLDER + "queue.mjs")
+const {createAnalytics} = await import(FOLDER + "analytics.mjs")
+const queueOf = (answer = {status: 0}) =>
+  createQueue({name: "q.shop", transport: {room: () => 1, send: async () => answer}, delay: 0, log: () => 0, warn: () => 0})
+const settled = async () => { for (let turn = 0; turn < 100; turn++) await 0 }
+"""
+
+
+def told(code: str) -> Any:
+    """Returns what the code prints, as JSON."""
+    page = PAGE.replace("FOLDER", json.dumps((assets.FOLDER / "script").as_uri() + "/"))
+    command = [find_deno(), "run", "--quiet", "--no-remote", "--no-config", "--allow-read", "--ext=js", "-"]
+    done = subprocess.run(command, input=page + code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_events_that_a_page_takes_over_are_kept_again_when_there_is_no_room_for_both() -> None:
+    code = """
+    held.set("q.shop.old", record(0, {event: "x".repeat(500)}))
+    room = 900
+    queueOf()
+    console.log(JSON.stringify([held.has("q.shop.old"), [...held.values()].join().includes("xxx")]))"""
+    assert told(code) == [False, True]
+
+
+def test_a_page_takes_over_what_a_clock_ahead_wrote_and_never_what_another_key_wrote() -> None:
+    code = """
+    held.set("q.shop.ahead", record(Date.now() + 1e10, {event: "mine"}))
+    held.set("q.shop.eu.old", record(0, {event: "theirs"}))
+    held.set("q.shop.open", record(Date.now(), {event: "open"}))
+    const queue = queueOf()
+    console.log(JSON.stringify([queue.size(), held.has("q.shop.eu.old"), held.has("q.shop.open")]))"""
+    assert told(code) == [1, True, True]
+
+
+@pytest.mark.parametrize("asked", ["1e12", "Infinity", "-5", "NaN"])
+def test_no_answer_makes_the_page_ask_again_at_once_for_ever(asked: str) -> None:
+    code = f"""
+    const queue = queueOf({{status: 503, retryAfter: {asked}}})
+    queue.push({{event: "a"}})
+    queue.wake()
+    await settled()
+    console.log(JSON.stringify(waits.at(-1)))"""
+    assert 500 < told(code) < 2**31
+
+
+def test_who_refuses_leaves_nothing_of_an_earlier_visit() -> None:
+    code = """
+    globalThis.fetch = () => new Promise(() => 0)
+    held.set("penstock_queue.shop.old", record(0, {event: "a"}))
+    held.set("penstock_queue.shop.eu.old", record(0, {event: "another site's"}))
+    for (const name of ["penstock_cookie", "penstock_id", "penstock_person"]) held.set(name, "an-id")
+    createAnalytics({host: "http://localhost", key: "shop", consent: false})
+    console.log(JSON.stringify([...held.keys()]))"""
+    assert told(code) == ["penstock_queue.shop.eu.old"]
+
+
+def test_a_value_in_a_script_of_a_tag_ends_no_text_and_no_comment() -> None:
+    text = script_of("tag")
+    code = (
+        text.replace("export function", "function")
+        + r"""
+    const bad = "'+(globalThis.hacked=1)+'`${globalThis.hacked=1}*/globalThis.hacked=1//\u2028globalThis.hacked=1</script>"
+    const evaluated = (template) => { try { return (0, eval)(filled(template, {a: bad}, json)) } catch { return null } }
+    const same = evaluated("({{ event.a }})") === bad
+    for (const template of ["'{{ event.a }}'", "`{{ event.a }}`", "1 /* {{ event.a }} */", "1 // {{ event.a }}"]) evaluated(template)
+    console.log(JSON.stringify([same, globalThis.hacked ?? null]))"""
+    )
+    assert told(code) == [True, None]
