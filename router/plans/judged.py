@@ -69,9 +69,12 @@ def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
         action: Action = plan.unplanned_events
         return Verdict(action, [Violation(UNPLANNED_EVENT, action)])
     path, value = _object_of(rule, event)
-    if rule.validator.is_valid(value):
-        return None
-    violations, without = _faults(rule, path, value)
+    try:
+        if rule.validator.is_valid(value):
+            return None
+        violations, without = _faults(rule, path, value)
+    except (ValueError, RecursionError):  # the validator takes no more than 255 levels
+        return _too_deep(rule, path)
     actions: list[Action] = [each.action for each in violations] or ["report"]
     worst = max(actions, key=_WORST.__getitem__)
     return Verdict(worst, violations, without if worst == "strip" else ())
@@ -80,6 +83,16 @@ def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
 def unreadable() -> Verdict:
     """Returns the verdict about an event whose JSON cannot be read."""
     return Verdict("dead_letter", [Violation(UNREADABLE, "dead_letter", expected="JSON that can be read")])
+
+
+def _too_deep(rule: Rule, path: Path) -> Verdict:
+    """Returns the verdict about an object whose faults cannot be told: what would be stripped cannot be, so that event is dead."""
+    wanted: list[Action] = [rule.on_violation]
+    if rule.unplanned_properties != "allow":
+        wanted.append(rule.unplanned_properties)
+    worst = max(wanted, key=_WORST.__getitem__)
+    action: Action = "dead_letter" if "strip" in wanted else worst
+    return Verdict(action, [Violation(UNREADABLE, action, _shown(path), expected="fewer levels")])
 
 
 def _object_of(rule: Rule, event: Mapping[str, Any]) -> tuple[tuple[str, ...], Any]:

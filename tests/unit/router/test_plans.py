@@ -263,3 +263,24 @@ def test_equal_violations_of_a_frame_are_one_event_with_a_count_and_many_kinds_a
     assert wrong["plan_revision"] == gate.plan.revision
     assert rows[-1]["rule"] == "others"
     assert len({head.message_id for head in frame.heads}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "action"),
+    [
+        ({}, "report"),
+        ({"on_violation": "drop"}, "drop"),
+        ({"unplanned_properties": "allow", "on_violation": "report"}, "report"),
+        ({"unplanned_properties": "strip"}, "dead_letter"),
+        ({"on_violation": "dead_letter"}, "dead_letter"),
+    ],
+)
+def test_an_event_too_deep_for_its_faults_to_be_told_follows_the_plan(options: dict[str, Any], action: str) -> None:
+    inner: Any = 1
+    for _ in range(300):
+        inner = {"x": inner}
+    assert asked(plan_of(**options), {"total": 1, "products": []}) is None
+    verdict = asked(plan_of(**options), {"total": inner})
+    assert verdict is not None
+    assert [str(each) for each in verdict.violations] == ["properties: unreadable, expected fewer levels"]
+    assert (verdict.action, verdict.without) == (action, ())
