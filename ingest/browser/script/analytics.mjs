@@ -247,6 +247,7 @@ export function createAnalytics(options) {
         gate = "shut"
         held = []
         if (forDevices) forDevices = []
+        else dispatch?.(false)
         preferences = null
         if (queue) queue.clear()
         // what pages before this one left

@@ -40,7 +40,10 @@ function lane(device, base, tools, warn) {
   let chain = null
   let isFull = false
   let isFresh = false
+  let refusals = 0
   return (event) => {
+    // false: the visitor refuses; what waits for the vendor goes nowhere
+    if (event === false) return refusals++
     // null: the visitor is another one from here
     if (!event) {
       isFresh = !chain
@@ -59,9 +62,11 @@ function lane(device, base, tools, warn) {
       .then((module) => module.load(device.options, tools))
       .then((handle) => (isFresh && begin(handle), handle))
     const copy = structuredClone(event)
+    const before = refusals
     chain = chain.then(
       async (handle) => {
         waiting--
+        if (refusals > before) return handle
         try {
           await handle(copy)
         } catch (error) {

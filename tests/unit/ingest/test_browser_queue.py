@@ -46,9 +46,9 @@ const settled = async () => { for (let turn = 0; turn < 100; turn++) await 0 }
 
 def told(code: str) -> Any:
     """Returns what the code prints, as JSON."""
-    page = PAGE.replace("FOLDER", json.dumps((assets.FOLDER / "script").as_uri() + "/"))
+    page = (PAGE + code).replace("FOLDER", json.dumps((assets.FOLDER / "script").as_uri() + "/"))
     command = [find_deno(), "run", "--quiet", "--no-remote", "--no-config", "--allow-read", "--ext=js", "-"]
-    done = subprocess.run(command, input=page + code, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=page, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -92,6 +92,23 @@ def test_who_refuses_leaves_nothing_of_an_earlier_visit() -> None:
     createAnalytics({host: "http://localhost", key: "shop", consent: false})
     console.log(JSON.stringify([...held.keys()]))"""
     assert told(code) == ["penstock_queue.shop.eu.old"]
+
+
+def test_events_that_wait_for_a_vendors_script_go_nowhere_once_the_visitor_refuses() -> None:
+    code = """
+    const {startDevices} = await import(FOLDER + "devices.mjs")
+    globalThis.told = []
+    globalThis.loaded = new Promise((done) => (globalThis.done = done))
+    const src = "data:text/javascript,export const load = async () => (await loaded, (event) => told.push(event.event))"
+    const given = startDevices({devices: [{src, consent: [], names: []}], base: "http://x/", warn: console.error, log: () => 0})
+    given({event: "granted"})
+    given(false)
+    given({event: "granted again"})
+    done()
+    while (!told.length) await new Promise((done) => queueMicrotask(() => import("data:text/javascript,").then(done)))
+    await settled()
+    console.log(JSON.stringify(told))"""
+    assert told(code) == ["granted again"]
 
 
 def test_a_value_in_a_script_of_a_tag_ends_no_text_and_no_comment() -> None:
