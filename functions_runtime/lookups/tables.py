@@ -141,10 +141,17 @@ class _Kept:
         return f"lookup {self.source.name}"
 
     def end(self) -> None:
-        """Reads no more."""
+        """Reads no more, and shows no more: a process that left a failing table would hold its alert."""
         self.task.cancel()
         self.tried.set()  # whoever waits for it asks again
         self._context.health.good(self._part)
+        self._context.telemetry.forget(
+            "functions_lookup_failing",
+            "functions_lookup_rows",
+            "functions_lookup_bytes",
+            "functions_lookup_read_seconds",
+            table=self.source.name,
+        )
 
 
 class Tables:

@@ -6,6 +6,7 @@ import gzip
 import json
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -15,8 +16,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from functions_runtime.definition import Definition
 from functions_runtime.lookups.databases import read_database, statement
 from functions_runtime.lookups.files import read_file
+from functions_runtime.lookups.source import Source
+from functions_runtime.lookups.tables import Tables
 from functions_runtime.rules.joining import Builder, Join, Table, key_text
 from functions_runtime.rules.outcome import outcome_of
 from functions_runtime.rules.packing import Prepared, finish, prepare
@@ -30,8 +34,12 @@ from shared.events.headers import Place
 from shared.events.outcome import Dead
 from shared.project.functions import PrivacyRule
 from shared.project.lookups import Lookup, LookupUse
+from shared.project.model import Connection
 from shared.reading.units import ByteSize
 from shared.rules.privacy import compile_rules
+from shared.settings import ServiceSettings
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 PRODUCTS = Lookup(file="products.csv", key="sku")
 
@@ -316,3 +324,18 @@ async def test_headers_and_requests_go_to_the_host_that_is_written() -> None:
         with pytest.raises(SetupError):
             await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
         assert [path for path, _ in seen] == ["/away", "/away"]
+
+
+async def test_a_table_that_nobody_uses_any_more_shows_no_failure(tmp_path: Path) -> None:
+    telemetry = Telemetry("test", ServiceSettings())
+    context: Any = SimpleNamespace(health=Health(), telemetry=telemetry)
+    tables, source = Tables(context), Source("products", Lookup(file=str(tmp_path / "no.csv"), key="sku"), {})
+    use = LookupUse(table="products", key="sku", into="product")
+    wanted = Definition("c", "c", Connection(site="s", destination="w", lookups=[use]), (), "duckdb", {"products": source})
+    with pytest.raises(SetupError, match="No such file"):
+        await tables.join("c", wanted)
+    assert b'functions_lookup_failing{table="products"} 1' in telemetry.exposition()
+    tables.leave("c")
+    assert b"functions_lookup_failing{" not in telemetry.exposition()
+    await tables.close()
+    telemetry.shutdown()
