@@ -73,7 +73,7 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
             return admission.refuse(415, "unknown_charset", str(exc))
     name, id_, user = hook.outside
     given = Given(
-        _kind(request.method, body, kind),
+        kind_of(request.method, body, kind),
         name(request) if name is not None else "",
         id_(request) if id_ is not None else "",
         user(request) if user is not None else "",
@@ -126,7 +126,7 @@ def _form(form: str) -> tuple[Reading, Given]:
         return Reading(webhook=NAME, type="open"), Given("json")
 
 
-def _kind(method: str, body: bytes, content_type: str) -> Literal["json", "form", "text"]:
+def kind_of(method: str, body: bytes, content_type: str) -> Literal["json", "form", "text"]:
     """Returns how a body is written: what begins as JSON is JSON, whatever the sender calls it."""
     start = body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] if body[:1] not in (b"{", b"[") else body[:1]
     if method == "GET" or start in (b"{", b"["):

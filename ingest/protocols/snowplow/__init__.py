@@ -29,7 +29,7 @@ from ingest.protocols.snowplow.canonical import canonical
 from ingest.protocols.snowplow.identity import ANONYMOUS, Visitor, visitor_of
 from ingest.protocols.snowplow.micro import answer_test
 from ingest.protocols.snowplow.others import read_redirect, read_webhook, target_of
-from ingest.protocols.snowplow.payload import Parameters, merged, parameters_of, read_body, read_event
+from ingest.protocols.snowplow.payload import Parameters, merged, own_id, parameters_of, read_body, read_event
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 
@@ -210,6 +210,8 @@ def _take(
                 event = read
     if fault is None and isinstance(event, dict):
         parameters = merged(event, query)
+        if index and "eid" in query:
+            parameters["eid"] = own_id(query["eid"], index)
         if fallback and not parameters.get("url"):
             parameters = {**parameters, "url": fallback}
         notes: list[str] = []

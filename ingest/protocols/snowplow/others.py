@@ -17,7 +17,7 @@ from ingest.contract import Admission, Refusal
 from ingest.judge.batch import cut_events
 from ingest.judge.mend import Fault
 from ingest.protocols.snowplow.described import Described, read_entities, text_of
-from ingest.protocols.snowplow.payload import Parameters
+from ingest.protocols.snowplow.payload import Parameters, own_id
 from shared.project.model import SiteLimits
 from shared.project.snowplow import ANY_SUBDOMAIN
 from shared.reading.iglu import read_name
@@ -68,7 +68,11 @@ def read_webhook(body: bytes, query: Mapping[str, str], form: bool, most: int) -
         return Refusal(400, "invalid_json", f"the body cannot be read: {exc}")
     if schema is None or read_name(schema) is None:
         return Refusal(400, "invalid_batch", f"`schema` is {(schema or '')[:200]!r}, expected iglu:vendor/name/jsonschema/1-0-0")
-    return [{**base, "ue_pr": _text({"schema": WRAPPER, "data": {"schema": schema, "data": each}})} for each in data]
+    found = [{**base, "ue_pr": _text({"schema": WRAPPER, "data": {"schema": schema, "data": each}})} for each in data]
+    if "eid" in base:
+        for index, event in enumerate(found):
+            event["eid"] = own_id(base["eid"], index)
+    return found
 
 
 def read_redirect(query: Parameters, limits: SiteLimits) -> Parameters:

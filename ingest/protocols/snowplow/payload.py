@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
@@ -105,6 +106,14 @@ def read_event(event: bytes, budget: Budget) -> Parameters | Fault:
 def merged(parameters: Parameters, query: Mapping[str, str]) -> Parameters:
     """Returns parameters with those of the query, which win."""
     return {**parameters, **query} if query else parameters
+
+
+def own_id(id_: str, index: int) -> str:
+    """Returns the id of an event at `index` of several that have one `eid` in their query: the first keeps it, the others differ.
+
+    With the same id all but the first were repeats, and lost. A repeat of the request makes the same ids.
+    """
+    return str(uuid5(NAMESPACE_OID, f"{index} {id_}")) if index else id_
 
 
 def parameters_of(query: Mapping[str, str], left_out: Sequence[str]) -> dict[str, str]:

@@ -217,14 +217,20 @@ def _show(screen: Screen, sent: Sent) -> None:
     "--file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE, show_default=True, help="Project file."
 )
 @click.option("--key", metavar="ID", help="Key that it is sent with; default: the first of the site.")
+@click.option("--webhook", metavar="NAME", help="EVENT is a delivery to this webhook.")
 @click.option("--fetch", is_flag=True, help="Send the requests of `fetch`; else they fail.")
 @at_home
-def explain(setting: Setting, event: Path, site: str | None, file: Path, key: str | None, fetch: bool) -> int:
+def explain(
+    setting: Setting, event: Path, site: str | None, file: Path, key: str | None, webhook: str | None, fetch: bool
+) -> int:  # fmt: skip
     """Shows what every connection of a site would do with EVENT (one event as JSON; `-`: standard input), step by step.
 
     The edge judges it, the router asks the conditions, privacy rules and functions run here, and the destination's rows or calls
     are shown, secrets hidden. It needs no stack and changes nothing: what functions keep is forgotten. It does not ask whether
     the event came before, and takes all tables as new.
+
+    A payload of another system needs --webhook, which judges it by the rules of that webhook; of an array it takes the first item.
+    It verifies no signature, and knows no header and no query: a name or id that stands there is missing.
 
     Exit code 1 if the edge rejects the event, or if it becomes a dead letter of a connection.
 
@@ -232,16 +238,20 @@ def explain(setting: Setting, event: Path, site: str | None, file: Path, key: st
     Examples:
       penstock explain order.json --site shop
       penstock explain order.json --file examples/shop/penstock.yaml --json
+      penstock explain push.json --webhook github
     """
     from penstock.control.explain.explain import explain as explain_event  # brings the loader with it
 
     body = _one_event(event)
     environment = with_dotenv(local_environment(setting.home), file.parent)
     project = decode_project(check_document(read_document(file), environment, file.parent))
-    chosen = site or _only_site(project)
-    found = asyncio.run(explain_event(body, project, chosen, key=key, fetch=fetch))
+    hook = project.webhooks.get(webhook or "")
+    chosen = site or (hook.site if hook is not None else _only_site(project))
+    found = asyncio.run(explain_event(body, project, chosen, key=key, webhook=webhook, fetch=fetch))
     setting.screen.result(found)
     show_explanation(setting.screen, found)
+    if not found.edge.accepted and webhook is None and any(each.site == chosen for each in project.webhooks.values()):
+        setting.screen.say("if it is a delivery to a webhook, name that: --webhook NAME")
     dead = not found.edge.accepted or any(way.result == "dead_letter" for way in found.connections)
     return exits.NO if dead else exits.OK
 

@@ -10,7 +10,7 @@ import msgspec
 
 from functions_runtime.definition import definitions
 from loader import registry
-from penstock.control.explain.edge import judge
+from penstock.control.explain.edge import judge, judge_delivery
 from penstock.control.explain.landing import call, land
 from penstock.control.explain.page import in_page
 from penstock.control.explain.passage import passed, stitched
@@ -25,22 +25,32 @@ from shared.project.model import Key, Project
 from shared.project.snapshot import ConfigSnapshot
 
 
-async def explain(body: bytes, project: Project, site: str, *, key: str | None = None, fetch: bool = False) -> Explanation:
+async def explain(
+    body: bytes, project: Project, site: str, *, key: str | None = None, webhook: str | None = None, fetch: bool = False
+) -> Explanation:
     """Returns what a site does with an event.
 
     Args:
         body: the event as a client sends it.
         project: with its variables put in.
         key: id of the key that the event is sent with; None: the site's first.
+        webhook: name of a webhook of the site; the body is a delivery to it, and is judged by its rules.
         fetch: whether the requests of functions are really sent.
 
     Raises:
-        ConfigError: no site, or no key of it, has that name; a function cannot be loaded.
+        ConfigError: no site, or no key or webhook of it, has that name; a function cannot be loaded.
         SetupError, Transient: functions cannot run here.
     """
     if site not in project.sites:
         raise ConfigError([Problem("--site", f"no site is named {site!r}; known: {', '.join(sorted(project.sites)) or 'none'}")])
-    judged, arrival = judge(body, site, project.sites[site], _key(project, site, key))
+    if webhook is not None:
+        hooks = {name: each for name, each in project.webhooks.items() if each.site == site}
+        if webhook not in hooks:
+            known = ", ".join(sorted(hooks)) or "none"
+            raise ConfigError([Problem("--webhook", f"site {site!r} has no webhook {webhook!r}; known: {known}")])
+        judged, arrival = judge_delivery(body, webhook, hooks[webhook], project.sites[site])
+    else:
+        judged, arrival = judge(body, site, project.sites[site], _key(project, site, key))
     if arrival is None:
         return Explanation(site=site, edge=judged, connections=[])
     snapshot = ConfigSnapshot(0, project)

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.contract import Accepted
 from ingest.protocols import snowplow
-from tests.unit.ingest.snowplows import PAGE_VIEW, bodies, coded, entities, get, one, parsed, post, refused, snow
+from tests.unit.ingest.snowplows import PAGE_VIEW, bodies, coded, entities, get, one, parsed, payload, post, refused, snow
 
 ORDER = "iglu:com.acme/order/jsonschema/1-0-0"
 FORM = "application/x-www-form-urlencoded"
@@ -106,3 +106,17 @@ def test_a_redirect_goes_nowhere_else(address: str) -> None:
 def test_a_parameter_cannot_smuggle_json_into_an_event() -> None:
     event = one(get({**PAGE_VIEW, "redirect": "}{", "contexts": "x", "schema": "y"}))
     assert event["context"]["snowplow"]["redirect"] == "}{"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        webhook([{"a": 1}, {"a": 2}, {"a": 3}], {"schema": ORDER, "eid": "e-1"}),
+        post(payload(*[{**PAGE_VIEW, "eid": ""}] * 3), query={"eid": "e-1"}),
+    ],
+)
+def test_several_events_under_the_eid_of_one_query_are_no_repeats_of_each_other(request_: Any) -> None:
+    first, again = ([head.message_id for head in parsed(request_).heads] for _ in range(2))
+    assert first[0] == "e-1"
+    assert len(set(first)) == 3
+    assert first == again

@@ -1,0 +1,55 @@
+"""`penstock explain --webhook`: a delivery of another system, judged by the rules of its webhook."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock.command.cli import run
+from penstock.terminal import exits
+
+PROJECT = """\
+sites: {shop: {keys: [{id: web}]}, other: {}}
+destinations: {wh: {type: duckdb, path: wh.duckdb}}
+connections: {load: {site: shop, destination: wh}}
+webhooks:
+  pay: {site: shop, type: stripe, secret: "${file:/run/secrets/pay}"}
+  plain: {site: other, type: open}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("penstock.yaml").write_text(PROJECT)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_delivery_is_judged_by_its_webhook_without_its_secret(capsys: pytest.CaptureFixture[str], many: bool) -> None:
+    delivery = {"id": "evt_1", "type": "invoice.paid", "amount": 5}
+    Path("paid.json").write_text(json.dumps([delivery, {"id": "evt_2", "type": "x"}] if many else delivery))
+    assert run(["explain", "paid.json", "--webhook", "pay", "--json"]) == exits.OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["site"] == "shop"
+    assert {name: found["edge"][name] for name in ("accepted", "type", "event", "message_id")} == {
+        "accepted": True,
+        "type": "webhook",
+        "event": "invoice.paid",
+        "message_id": "pay:evt_1",
+    }
+    assert [way["result"] for way in found["connections"]] == ["loaded"]
+
+
+def test_a_delivery_without_its_webhook_is_rejected_with_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("paid.json").write_text('{"id": "evt_1", "object": "event"}')
+    assert run(["explain", "paid.json", "--site", "shop"]) == exits.NO
+    assert "--webhook NAME" in "".join(capsys.readouterr())
+
+
+def test_a_webhook_of_another_site_or_none_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("paid.json").write_text("{}")
+    for name in ("plain", "nobody"):
+        assert run(["explain", "paid.json", "--site", "shop", "--webhook", name]) != exits.OK
+        assert "known: pay" in "".join(capsys.readouterr())
