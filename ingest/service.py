@@ -21,7 +21,7 @@ from ingest.clients.sender import agent_reader, location_reader
 from ingest.http.routes import Routes
 from ingest.http.server import EdgeServer
 from ingest.http.sockets import Sockets
-from ingest.intake.hooks import REREAD_SECONDS, read_hooks, refers
+from ingest.intake.hooks import REREAD_SECONDS, Known, read_hooks, refers
 from ingest.intake.intake import Intake, Start
 from ingest.intake.lookup import stored_ids
 from ingest.intake.outlet import Outlet
@@ -168,8 +168,9 @@ async def _follow_project(context: ServiceContext, intake: Intake, routes: Route
         current = await context.config.changed(current)
     routes.use_paths(paths_of(current.project))
     intake.use_project(current.project)  # at once: a vault may be slow
+    known: Known = {}
     while True:
-        hooks = await read_hooks(current.project, context.health)
+        hooks = await read_hooks(current.project, context.health, known)
         routes.use_paths(paths_of(current.project))
         intake.use_project(current.project, hooks)
         try:

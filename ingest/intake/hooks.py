@@ -1,6 +1,7 @@
 """The secrets of webhooks: read again every minute where the project only refers to them, so a changed one needs no restart.
 
 A webhook whose secret cannot be read, or is no key of its type, is sealed (`ingest/webhooks/hook.py`) and said on `/ready`; the others go on.
+While a vault does not answer, the secrets that it gave last stay in force: a vendor that hears 503 for long gives up.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -21,7 +23,10 @@ from shared.telemetry.health import Health
 
 REREAD_SECONDS = 60.0
 _SECRETS = ("secret", "previous_secret")
-_PART = "webhooks"
+_PART, _OLD = "webhooks", "secrets of webhooks"
+
+Known = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+"""By webhook: its secrets as written and as last read."""
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +36,20 @@ def refers(project: Project) -> bool:
     return any(references_in([each.secret, each.previous_secret]) for each in project.webhooks.values())
 
 
-async def read_hooks(project: Project, health: Health) -> Mapping[str, BuiltHook]:
-    """Returns the webhooks with the secrets as they are now, and says on `/ready` which of them have none."""
-    found = await asyncio.gather(*(_read(name, webhook) for name, webhook in project.webhooks.items()))
+async def read_hooks(project: Project, health: Health, known: Known) -> Mapping[str, BuiltHook]:
+    """Returns the webhooks with the secrets as they are now, and says on `/ready` which of them have none, and which have old ones.
+
+    Args:
+        known: what earlier calls read; kept up to date.
+    """
+    old: list[str] = []
+    found = await asyncio.gather(*(_read(name, webhook, known, old) for name, webhook in project.webhooks.items()))
+    for name in known.keys() - project.webhooks.keys():
+        del known[name]
+    if old:
+        health.warn(_OLD, f"secrets cannot be read again, the ones read last stay in force: {'; '.join(sorted(old))}")
+    else:
+        health.good(_OLD)
     sealed = "; ".join(f"{name}: {why}" for name, _, why in found if why)
     if sealed:
         text = f"webhooks refuse everybody with 503 because their secrets cannot be read or used: {sealed}"
@@ -45,7 +61,7 @@ async def read_hooks(project: Project, health: Health) -> Mapping[str, BuiltHook
     return {name: hook for name, hook, _ in found}
 
 
-async def _read(name: str, webhook: Webhook) -> tuple[str, BuiltHook, str]:
+async def _read(name: str, webhook: Webhook, known: Known, old: list[str]) -> tuple[str, BuiltHook, str]:
     written = {each: value for each in _SECRETS if (value := getattr(webhook, each)) is not None}
     if not references_in(written):
         hook = hook_of(name, webhook)
@@ -53,6 +69,10 @@ async def _read(name: str, webhook: Webhook) -> tuple[str, BuiltHook, str]:
     try:
         revealed = await asyncio.to_thread(reveal, written)
     except (SetupError, NotConnected) as exc:
-        return name, hook_of(name, webhook, "its secret cannot be read"), str(exc)
+        before, revealed = known.get(name, ({}, {}))
+        if isinstance(exc, SetupError) or before != written:
+            return name, hook_of(name, webhook, "its secret cannot be read"), str(exc)
+        old.append(f"{name}: {exc}")
+    known[name] = written, revealed
     hook = hook_of(name, msgspec.structs.replace(webhook, **revealed))
     return name, hook, hook.sealed

@@ -112,8 +112,9 @@ export function wants(device, event) {
   if (refuses(device.consent, event.context || {})) return false
   const asked = event.integrations
   if (device.integrations && asked) {
-    if (device.names.some((name) => asked[name] === false)) return false
-    if ((asked.All === false || asked.all === false) && !device.names.some((name) => asked[name])) return false
+    const said = (name) => Object.hasOwn(asked, name) ? asked[name] : undefined
+    if (device.names.some((name) => said(name) === false)) return false
+    if ((asked.All === false || asked.all === false) && !device.names.some(said)) return false
   }
   try {
     return passes(device.where, event)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from ingest.intake.hooks import read_hooks, refers
+from ingest.intake import hooks as hooks_module
+from ingest.intake.hooks import Known, read_hooks, refers
 from ingest.webhooks.hook import BuiltHook
+from shared.errors import NotConnected, SetupError
 from shared.project.model import Project, Site
 from shared.project.webhooks import Token, Webhook
 from shared.telemetry.health import Health
@@ -38,10 +40,10 @@ async def test_a_changed_secret_holds_from_the_next_reading(folder: Path) -> Non
     assert refers(shop)
     assert not refers(project(plain={"type": "token", "secret": "p"}))
     (folder / "s").write_text("first\n")
-    hooks = await read_hooks(shop, health)
+    hooks = await read_hooks(shop, health, {})
     assert [status(hooks["hook"], each) for each in ("first", "second", "")] == [200, 401, 401]
     (folder / "s").write_text("second\n")
-    hooks = await read_hooks(shop, health)
+    hooks = await read_hooks(shop, health, {})
     assert [status(hooks["hook"], each) for each in ("first", "second")] == [401, 200]
     assert status(hooks["plain"], "p") == 200
     assert "webhooks" not in health.warnings
@@ -54,21 +56,44 @@ async def test_a_webhook_without_its_secret_is_sealed_and_said_once_until_it_is_
     health = Health()
     for _ in range(2):
         with caplog.at_level(logging.WARNING):
-            hooks = await read_hooks(shop, health)
+            hooks = await read_hooks(shop, health, {})
     assert [status(hooks["hook"], "anything"), status(hooks["plain"], "p")] == [503, 200]
     assert "webhooks refuse everybody with 503 because " in health.warnings["webhooks"]
     assert "hook: the secret ${file:" in health.warnings["webhooks"]
     assert [each.message for each in caplog.records].count("webhooks are sealed") == 1
     (folder / "s").write_text("first")
-    assert status((await read_hooks(shop, health))["hook"], "first") == 200
+    assert status((await read_hooks(shop, health, {}))["hook"], "first") == 200
     assert "webhooks" not in health.warnings
+
+
+async def test_a_vault_that_does_not_answer_leaves_the_secret_in_force_that_it_gave_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(written: dict[str, str]) -> dict[str, str]:
+        return dict.fromkeys(written, "given")
+
+    def away(_: dict[str, str]) -> dict[str, str]:
+        raise NotConnected("the vault at VAULT_ADDR does not answer")
+
+    def refuses(_: dict[str, str]) -> dict[str, str]:
+        raise SetupError("the vault answers 403")
+
+    shop, health, known = project(hook={"type": "token", "secret": "${vault:kv/hook#t}"}), Health(), Known()
+    for reader, status_wanted, warned in (
+        (away, 503, "webhooks"), (answers, 200, ""), (away, 200, "secrets of webhooks"), (answers, 200, ""), (refuses, 503, "webhooks")
+    ):  # fmt: skip
+        monkeypatch.setattr(hooks_module, "reveal", reader)
+        hooks = await read_hooks(shop, health, known)
+        assert status(hooks["hook"], "given") == status_wanted
+        assert set(health.warnings) == ({warned} if warned else set())
+    monkeypatch.setattr(hooks_module, "reveal", away)
+    other = project(hook={"type": "token", "secret": "${vault:kv/other#t}"})
+    assert status((await read_hooks(other, health, known))["hook"], "given") == 503
 
 
 async def test_the_state_ends_with_a_project_that_has_no_webhook(folder: Path) -> None:
     health = Health()
-    await read_hooks(project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}), health)
+    await read_hooks(project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}), health, {})
     assert "webhooks" in health.warnings
-    assert await read_hooks(project(), health) == {}
+    assert await read_hooks(project(), health, {}) == {}
     assert "webhooks" not in health.warnings
 
 
@@ -85,7 +110,7 @@ async def test_the_state_ends_with_a_project_that_has_no_webhook(folder: Path) -
 )
 async def test_a_secret_that_is_no_key_lets_nobody_in_and_is_said(options: dict[str, Any]) -> None:
     health = Health()
-    hooks = await read_hooks(project(hook=options), health)
+    hooks = await read_hooks(project(hook=options), health, {})
     unproven = hooks["hook"].verify(delivery({}), NOW)
     assert unproven is not None
     assert (unproven.status, unproven.code) == (503, "webhook_sealed")
@@ -96,5 +121,5 @@ async def test_a_secret_that_is_no_key_lets_nobody_in_and_is_said(options: dict[
 
 async def test_a_blank_secret_behind_a_reference_is_none(folder: Path) -> None:
     (folder / "s").write_text("  \n")
-    hooks = await read_hooks(project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}), Health())
+    hooks = await read_hooks(project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}), Health(), {})
     assert status(hooks["hook"], "") == status(hooks["hook"], "  ") == 503
