@@ -129,7 +129,11 @@ class HearingClient(Client):
         transport. Nobody gets them any more, and the rest of its work is done without them."""
         try:
             await super()._close(status, do_cbs)
-        except (RuntimeError, OSError):  # uvloop raises RuntimeError
+        except (
+            RuntimeError,
+            OSError,
+            AttributeError,
+        ):  # uvloop raises RuntimeError; a closed TLS transport of asyncio has no protocol
             self._pending, self._pending_data_size = [], 0
             self._status = Client.DISCONNECTED
             await super()._close(status, do_cbs)

@@ -29,7 +29,7 @@ def test_a_plan_names_what_differs_and_changes_nothing(stack: LocalStack) -> Non
     done = stack.run("plan", str(file), "--json", "--exit-code")
     assert done.code == 1
     expected = {"path": "connections.shop-live.on_conflict", "kind": "change", "before": "dead_letter", "after": "widen"}
-    assert done.json == {"revision": before, "changes": [expected], "losses": [], "doubts": []}
+    assert done.json == {"revision": before, "changes": [expected], "losses": [], "doubts": [], "in_the_browser": []}
     assert "~ connections.shop-live.on_conflict: dead_letter -> widen" in stack.run("plan", str(file)).out
     assert revision(stack) == before
 

@@ -96,6 +96,7 @@ CASES: dict[str, Case] = {
         {'sync_next_run_seconds{sync="s"}': "60x60", 'sync_running{sync="s"}': "0x60"},
         {'sync_next_run_seconds{sync="s"}': "60x60", 'sync_running{sync="s"}': "1x60"},
     ),
+    "PenstockLookupFails": _one('functions_lookup_failing{table="t"}', "1x60", "0x10 1x60"),
     "PenstockFeedFails": _one('feeds_failing{feed="f"}', "1x60", "0x17 1x60"),
     "PenstockFeedBehind": Case(
         {'feeds_lag_records{feed="f", partition="0"}': "1000+100x90"}, {'feeds_lag_records{feed="f", partition="0"}': "9000-10x90"}, "40m"
