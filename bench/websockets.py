@@ -67,7 +67,7 @@ async def main(connections: int, messages: int) -> None:
                 began = time.monotonic()
                 await asyncio.to_thread(stop, edge)
                 print(f"the edge with {len(links)} connections ended in {time.monotonic() - began:.1f} s")
-                await cut(links)  # whatever `select` waits for must have a low number
+                await cut(links)  # `select` needs low numbers
                 await start(edge, nats, limits)
                 process, began = psutil.Process(edge.process.pid), time.monotonic()
                 links = await opened(edge, connections)

@@ -131,7 +131,7 @@ class Checkpoint(NamedTuple):
 class Emptied(NamedTuple):
     """All rows of a stream that were older than a cursor are gone at the source: it was emptied, or copied again.
 
-    `before`: the cursor, a number; rows with this value or above stay, also those that came before this message. `at`: microseconds since
+    `before`: the cursor, a number; rows with this value or above stay, rows before this message too. `at`: microseconds since
     1970. A destination that merges removes or marks them; where rows are appended they stay.
     """
 

@@ -75,7 +75,7 @@ def mask_of(document: Mapping[str, Any]) -> Mask:
     parts = [document, *(each for each in document.values() if isinstance(each, Mapping) and "type" in each)]
     options = [(value, name in secrets_of(part.get("type"))) for part in parts for name, value in part.items()]
     hidden = [value for value, secret in options if secret]
-    # what a reference gave is a secret, in whatever option it stands
+    # the value of a reference is a secret, in any option
     return Mask([*hidden, *seen(document)], (value for value, secret in options if not secret))
 
 

@@ -50,8 +50,8 @@ NOTE = "<!-- made by `python -m penstock.reference`; edit the code it is made fr
 
 SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Every service", "PENSTOCK_", ServiceSettings),
-    ("Secrets, wherever a destination is opened", SECRETS_PREFIX, SecretsSettings),
-    ("The vault, wherever a destination is opened", VAULT_PREFIX, VaultSettings),
+    ("Secrets, in each service that opens destinations", SECRETS_PREFIX, SecretsSettings),
+    ("The vault, in each service that opens destinations", VAULT_PREFIX, VaultSettings),
     ("ingest", INGEST_PREFIX, IngestSettings),
     ("router", "PENSTOCK_ROUTER_", RouterSettings),
     ("functions_runtime", FUNCTIONS_PREFIX, FunctionsSettings),

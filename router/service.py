@@ -159,7 +159,7 @@ def archived_sites(snapshot: ConfigSnapshot, default: ArchiveOptions | None) -> 
 
 
 def archive_place(snapshot: ConfigSnapshot, default: ArchiveOptions | None) -> ArchiveOptions | None:
-    """Returns where a project archives, whichever sites it has; None: nowhere that it says."""
+    """Returns where a project archives; None: it does not say. Its sites do not matter."""
     archive = snapshot.project.archive
     return default if archive is None or archive == "off" else archive
 

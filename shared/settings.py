@@ -65,7 +65,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         0.01
     )
     trace_rate: Annotated[
-        int, Meta(ge=1, description="most traces that a process begins in a second, and as many at once, whatever the ratio is")
+        int, Meta(ge=1, description="most traces that a process begins in a second, and as many at once, at any ratio")
     ] = 20
     replicas: Annotated[int, Meta(ge=1, le=5, description="copies of every stream: 1 on one machine, 3 in a cluster")] = 1
     events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay, at least 2m")] = field(

@@ -108,7 +108,7 @@ class Attempt:
         self._packer: Packer | None = None
         self._chosen: list[Chosen] = []
         self._incremental: list[StreamName] = []
-        """Streams of the sync that go on from states, also those that are not read this time."""
+        """Streams of the sync that go on from states, read this time or not."""
         self._complete: set[str] = set()
         self._cut_at = 0.0
         self._told: tuple[State, ...] = ()

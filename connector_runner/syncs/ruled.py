@@ -121,7 +121,7 @@ def _kinds(schema: Any) -> set[str]:
 
 
 def _json_columns(stream: Stream, paths: Sequence[Path]) -> frozenset[str]:
-    """Returns the columns that hold any JSON, although a source may give them as texts, of those that paths lead to."""
+    """Returns the columns that hold any JSON, although a source may give them as texts; only columns that paths lead to."""
     properties = stream.json_schema.get("properties")
     if not isinstance(properties, Mapping):
         return frozenset()

@@ -143,7 +143,7 @@ class _Kept:
     def end(self) -> None:
         """Reads no more, and shows no more: a process that left a failing table would hold its alert."""
         self.task.cancel()
-        self.tried.set()  # whoever waits for it asks again
+        self.tried.set()  # a waiting connection asks again
         self._context.health.good(self._part)
         self._context.telemetry.forget(
             "functions_lookup_failing",

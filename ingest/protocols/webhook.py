@@ -127,7 +127,7 @@ def _form(form: str) -> tuple[Reading, Given]:
 
 
 def kind_of(method: str, body: bytes, content_type: str) -> Literal["json", "form", "text"]:
-    """Returns how a body is written: what begins as JSON is JSON, whatever the sender calls it."""
+    """Returns how a body is written: what begins as JSON is JSON; the sender's content type does not count."""
     start = body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] if body[:1] not in (b"{", b"[") else body[:1]
     if method == "GET" or start in (b"{", b"["):
         return "json"

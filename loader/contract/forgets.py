@@ -86,7 +86,7 @@ def person_columns(table: str, columns: Container[str], more: Sequence[str] = ()
     Args:
         table: its name.
         columns: its columns, as the warehouse compares names.
-        more: columns that hold such ids too, wherever they are.
+        more: columns that hold such ids too, in any table.
     """
     own = tuple(column for column in ID_COLUMNS if column in columns)
     if table.lower() in _PROFILES and "id" in columns:

@@ -27,7 +27,7 @@ class Emptied:
     """All rows of the source that were older than a cursor are gone: those of the table whose cursor is null or below `before`.
 
     They are deleted. With `marked`, a column, they get `at` there instead, if they have nothing, and `before` as their cursor. In a table
-    that keeps versions, those that are current end at `at`.
+    that keeps versions, the current rows end at `at`.
     """
 
     before: int

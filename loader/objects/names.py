@@ -95,7 +95,7 @@ def folder(prefix: str, table: str, date: str = UNKNOWN, hour: str = UNKNOWN) ->
 
 
 def is_ours(key: str) -> bool:
-    """Whether an object has the name of one that `divide` names, whatever its format and prefix were."""
+    """Whether an object has a name that `divide` gives, in any format and under any prefix."""
     return _OBJECT.fullmatch(key.rpartition("/")[2]) is not None
 
 

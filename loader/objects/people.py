@@ -52,7 +52,7 @@ class Search:
         self._more = more
 
     def columns(self, there: Sequence[str]) -> tuple[str, ...]:
-        """Returns the columns to look into, of those that an object has."""
+        """Returns the columns of an object to look into."""
         return person_columns(self._table, there, self._more)
 
     @property

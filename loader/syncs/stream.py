@@ -49,7 +49,7 @@ class Stream:
 
     @property
     def lost(self) -> str:
-        """Why its rows must not be loaded before a person says what becomes of those that are missing; empty: they may."""
+        """Why its rows must not be loaded before a person says what becomes of the missing ones; empty: they may."""
         return self.kept.lost if self.kept is not None and self.kept.serves(self.shaped.stored) else ""
 
     @property
@@ -92,7 +92,7 @@ class Busy:
 _NO_EVENTS = np.empty(0, dtype=np.int32)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EMPTYING = ("merge", "history")
-"""The ways to write that take it; rows that are appended stay, and those that are inserted once."""
+"""The ways to write that take it; appended rows stay, and so do rows that are inserted once."""
 
 
 def empties(shaped: Shaped) -> bool:

@@ -1,7 +1,7 @@
 """Takes an error that a plug-in does not know for one of a table, where it came again and again.
 
 Such an error is taken as transient at first, so that nothing is lost. If one table is the cause for good, it would hold up all streams of
-the sync for ever. So after some sessions that ended with it, the tables are tried one by one, and the streams of those that fail with it
+the sync for ever. So after some sessions that ended with it, the tables are tried one by one, and the streams of tables that fail with it
 fail in this run, as with any other fault of a table; their states stay, and the next run reads their rows again.
 """
 

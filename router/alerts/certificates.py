@@ -1,6 +1,6 @@
 """When certificates of TLS end: of the broker, of servers that the project names by https, and of servers that alerts list.
 
-A server is asked for its certificate once an hour, whatever the certificate says: no data is exchanged. Of a server that cannot be
+A server is asked for its certificate once an hour: no data is exchanged. Of a server that cannot be
 reached nothing is known, which is no fault of a certificate.
 """
 

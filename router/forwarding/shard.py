@@ -108,7 +108,7 @@ class ShardView:
         )  # fmt: skip
 
     def remember(self, window: Window | None, message: Message) -> None:
-        """Fills the window with the ids of this shard's users, whichever shard routed them."""
+        """Fills the window with the ids of this shard's users. Another shard may have routed them."""
         if window is not None:
             with suppress(Permanent):
                 window.seen(ids_of(message.subject, message.payload, self.shard), message.at_seconds)

@@ -79,7 +79,7 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
 
 
 def admitted(forgotten: Forgotten, arrival: Arrival, drops: dict[DropReason, int]) -> Sequence[int]:
-    """Returns the events that are no repeats and of nobody who is forgotten; counts the others in `drops`.
+    """Returns the events without repeats and without forgotten people; counts the others in `drops`.
 
     Raises:
         Permanent: the frame is damaged inside.

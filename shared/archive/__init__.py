@@ -6,7 +6,7 @@
 
 An object is in the archive once a manifest names it. A writer puts the object first and the manifest behind it, and the manifest is
 its position: after a crash it removes objects that no manifest names, and goes on behind the last one that a manifest names. So
-nothing is lost or twice, wherever it was killed.
+nothing is lost or twice, at any place of the kill.
 
 One holder at a time writes a site: the router that archives it, or a rewrite, under the lease `archive.<site>` and its epoch.
 

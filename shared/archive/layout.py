@@ -23,8 +23,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An object of a day.
 
     `name`: below the day's folder. `first` and `last`: sequences in EVENTS of its first and last frame, `begins` and `ends`: when these
-    were stored. `after`: every frame of the site from there on, without it, to `first` is in an earlier object, except for those that
-    `missed` counts: so many sequences of EVENTS were gone before the archive had read them, other sites' frames among them.
+    were stored. `after`: every frame of the site from there on, without it, to `first` is in an earlier object. The frames of
+    `missed` are not: so many sequences of EVENTS were gone before the archive had read them, other sites' frames among them.
     `incarnation` counts from 1. `revision` counts rewrites. `bytes`: as stored.
     """
 

@@ -1,6 +1,6 @@
 """Connections to device destinations, which run in the visitor's browser: no service forwards, loads or counts their events.
 
-The project file has them among its connections. `decode_project` puts them apart, so that whoever works on connections meets none.
+The project file has them among its connections. `decode_project` puts them apart, so that code about connections meets none.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Network = IPv4Network | IPv6Network
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NOT_OF_THE_INTERNET = tuple(map(IPv4Network, ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
-"""Beside those that Python knows: addresses of providers and protocols. Two are metadata of clouds: 192.0.0.192 and 168.63.129.16."""
+"""Addresses of providers and protocols that Python does not know. Two are metadata of clouds: 192.0.0.192 and 168.63.129.16."""
 
 
 def networks(text: str, path: str) -> tuple[Network, ...]:

@@ -1,7 +1,7 @@
 """The flat event of Jitsu's first generation: which of its members say the same as a member of the canonical event. Pure.
 
 The edge moves the members of `PAGE`, `CONTEXT`, `CAMPAIGN` and `IDS` to their canonical place (`ingest/protocols/jitsu_classic/`);
-`as_classic` moves them back for the layout `jitsu_legacy`, whatever protocol the event came by.
+`as_classic` moves them back for the layout `jitsu_legacy`, for events of all protocols.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def belongs(subject: str, shard: Shard) -> bool | None:
 
 
 def ids_of(subject: str, payload: bytes, shard: Shard) -> Sequence[str]:
-    """Returns the message ids of the events of a shard's users in a frame, whichever shard routed it.
+    """Returns the message ids of the events of a shard's users in a frame. Another shard may have routed it.
 
     Raises:
         Permanent: the frame cannot be read.

@@ -137,7 +137,7 @@ class Forgotten:
 
 
 def names_in(body: bytes) -> set[str]:
-    """Returns the ids that bytes name, wherever in them, and also if they are no JSON."""
+    """Returns the ids that stand anywhere in bytes, also if the bytes are no JSON."""
     return {name for _, name in _named(body)}
 
 

@@ -1,7 +1,7 @@
 """The consent of an event's person, as Segment's and RudderStack's SDKs say it. Pure.
 
 - Segment: `context.consent.categoryPreferences`, an object of booleans. Each category of a connection must be true.
-- RudderStack: `context.consentManagement`, with `deniedConsentIds`, `allowedConsentIds` and `resolutionStrategy`, whatever its
+- RudderStack: `context.consentManagement`, with `deniedConsentIds`, `allowedConsentIds` and `resolutionStrategy`, of any
   `provider`. No category of a connection may be denied; if any id is allowed, each category must be among these. With the strategy
   `or` (also `any`), one such category is enough.
 

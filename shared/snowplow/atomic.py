@@ -1,4 +1,4 @@
-"""A canonical event as a row of Snowplow's `atomic.events`: columns by name, without those that have no value. Pure.
+"""A canonical event as a row of Snowplow's `atomic.events`: columns by name, without columns that have no value. Pure.
 
 `unstruct_event_{vendor}_{name}_{model}` and `contexts_{vendor}_{name}_{model}` stand beside the columns of the table: the data of a
 self-describing event, and the entities of a schema.

@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 2.0
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """One disk: the part that is taken, of its bytes or of its files, whichever is more, and what is kept there."""
+    """One disk: the part that is taken, of its bytes or of its files (the larger part), and what is kept there."""
 
     ratio: float
     free_bytes: int

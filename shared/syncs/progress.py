@@ -155,7 +155,7 @@ def progress_of(entry: Entry) -> SyncProgress:
 
 
 async def next_number(bucket: Bucket, sync: str, above: int) -> int:
-    """Returns a number for a run in the queue: above all before it, and given once, whatever the clocks of the runners say.
+    """Returns a number for a run in the queue: above all before it, and given once. The clocks of the runners do not matter.
 
     Args:
         above: the highest number that the loader noted.

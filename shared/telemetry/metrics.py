@@ -168,7 +168,7 @@ class Telemetry:
         Args:
             parent: the span above, or message headers that carry it; None: the current span, if there is one.
             links: spans, or headers of messages, that it has in hand together.
-            may_begin: whether a sampled trace may begin here, by ratio; `always`: whatever the ratio is, for what is rare.
+            may_begin: whether a sampled trace may begin here, by ratio; `always`: without the ratio, for rare work.
         """
         tracing = self.tracing
         if tracing is None:

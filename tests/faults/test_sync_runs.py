@@ -1,4 +1,4 @@
-"""Runs of syncs end, go on and are told of as they should, whatever ends the runner, empties its queue, or keeps the loader away."""
+"""Runs of syncs end, go on and are told of, while runners end, queues are emptied and loaders stay away."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def head_rows() -> list[Row]:
 
 
 def webhook_rows() -> list[Row]:
-    """Deliveries: the dearest bodies to a webhook that lets everybody in, and dear lies to those that do not."""
+    """Deliveries: the dearest bodies to an open webhook, and dear lies to verified ones."""
     rows = []
     for name, make in dear_bodies.JSON.items():
         packed = ENCODERS["zstd"](make())

@@ -82,7 +82,7 @@ async def opened(browser: Browser, url: str, problems: list[str], scripts: Mappi
 
     Args:
         problems: takes the errors of its scripts.
-        scripts: what the browser gets for some addresses, whichever server has them.
+        scripts: what the browser gets for some addresses, in place of their servers.
     """
     context = await browser.new_context()
     for address, text in (scripts or {}).items():

@@ -110,7 +110,7 @@ class Machine:
         project: the document, with variables put in.
         roots: root folder of each image, by service; services without one do not run.
         folder: for volumes and logs.
-        sources: folders of this machine that stand in for those that the project mounts, by their name there.
+        sources: folders of this machine in place of the mounted ones, by their name there.
     """
 
     def __init__(self, project: Mapping[str, Any], roots: Mapping[str, Path], folder: Path, sources: Mapping[str, Path]) -> None:

@@ -148,7 +148,7 @@ def check_segment(asked: HttpRequest) -> Parsed | None:
 
 
 def check_snowplow(asked: HttpRequest) -> None:
-    """Parses a request of a tracker; whatever is accepted can be read, and a reject stays one when it is judged again."""
+    """Parses a request of a tracker; an accepted event can be read, and a reject stays one when it is judged again."""
     result = snowplow.parse(asked, CountingDesk(SMALL_PROJECT))
     if isinstance(result, Reply | Refusal):
         assert 200 <= result.status < 500

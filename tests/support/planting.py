@@ -90,7 +90,7 @@ def planted(kind: str, name: str, options: type[msgspec.Struct], *, port: int, s
 
 
 def _filled(type_: Any, secret: str) -> Any:
-    """Returns a value of a type, with the secret wherever a text may be."""
+    """Returns a value of a type, with the secret in each place of a text."""
     origin, of = typing.get_origin(type_), typing.get_args(type_)
     if origin is typing.Annotated:
         return _filled(of[0], secret)

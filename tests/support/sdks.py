@@ -22,7 +22,7 @@ PACKAGES = ROOT / "tests" / "e2e" / "node"
 
 
 def _install(target: Path, command: list[str], *, cwd: Path | None = None) -> Path:
-    """Installs into a folder once, whichever worker comes first; an install that was cut off is done again."""
+    """Installs into a folder once, for all workers; an install that was cut off is done again."""
     done = target / ".installed"
     target.mkdir(parents=True, exist_ok=True)
     with (target / ".lock").open("w") as lock:

@@ -40,7 +40,7 @@ class FileStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     delimiter: Annotated[
         Annotated[str, Meta(min_length=1, max_length=1)] | None,
         Meta(
-            description="of CSV: the character between values; default: of comma, semicolon, tab and `|` that which the first row has most"
+            description="of CSV: the character between values; default: comma, semicolon, tab or `|`, the one that the first row has most"
         ),
     ] = None
     quote: Annotated[str, Meta(min_length=1, max_length=1, description="of CSV: the character around values")] = '"'

@@ -49,7 +49,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     end_param: Annotated[str | None, Meta(description="parameter with the value up to which rows are wanted")] = None
     format: Annotated[
         Literal["text", "iso", "date", "epoch", "epoch_ms"],
-        Meta(description="of the parameters: `text` is the field's own value; the others are times, whatever form the field has"),
+        Meta(description="of the parameters: `text` is the field's own value; the others are times, in any form of the field"),
     ] = "text"
     start: Annotated[str | int | None, Meta(description="where the first read begins; none: at the beginning")] = None
     lookback: Annotated[Duration, Meta(description="how much of the time before the newest value is asked for again")] = (

@@ -1,7 +1,7 @@
 """One read of a stream: walks over its pages, window by window, for each row of its parent; gives rows and states.
 
 A state stands behind each page where the user says that rows come by the cursor, the smallest first; behind each window where there are windows;
-else at the end, because a row that is still to come may be older than those that came. Of a child stream it holds the newest value for each row
+else at the end, because a later row may be older than the rows before it. Of a child stream it holds the newest value for each row
 of its parent.
 """
 
@@ -188,7 +188,7 @@ def _bytes(raw: msgspec.Raw | None) -> bytes | None:
 
 
 def _picker(selected: Selected) -> Callable[[msgspec.Raw | bytes, Mapping[str, bytes]], bytes]:
-    """Returns what makes a row ready: with the columns of its parent, and without those that are not wanted."""
+    """Returns what makes a row ready: with the columns of its parent, without unwanted ones."""
     wanted: frozenset[str] | None = None
     if selected.columns is not None:
         paths = (*selected.columns, *selected.primary_key, selected.cursor)

@@ -49,7 +49,7 @@ class HttpApiSource:
         return Checked(True)
 
     async def discover(self) -> Sequence[Stream]:
-        """Returns the streams; their columns are those that are written, or of one page."""
+        """Returns the streams, with the written columns, else with the columns of one page."""
         schemas: dict[str, dict[str, Any]] = {}
 
         async def look(name: str) -> None:

@@ -1,4 +1,4 @@
-// Who the visitor is: an anonymous id in a cookie and in localStorage, and what `identify` and `group` said. Read anew each time,
+// Who the visitor is: an anonymous id in a cookie and in localStorage, and what `identify` and `group` said. Read again each time,
 // because other pages of the site may change it.
 
 import { forget, keep, newId, read, readCookie, readJson, widestDomain, writeCookie } from "./storage.mjs"

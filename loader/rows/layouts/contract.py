@@ -59,7 +59,7 @@ class TableSpec:
     `reserved`: names that no client's path may use here. `key`: the column that holds the messageId, the default of
     `primary_key`. `entity`: the table keeps one row per `key` whatever `deduplicate` says, and nulls do not overwrite.
     `received`: the column of the time of receipt, which stands for the order of acceptance across batches. `load_time`: the
-    column for the time of loading, if the layout has one. `columns`: those that a table has from its beginning, values or not, in
+    column for the time of loading, if the layout has one. `columns`: the columns that a table has from its beginning, values or not, in
     their order. `documents`: how the names of columns begin that hold whole objects and arrays, as JSON.
     """
 

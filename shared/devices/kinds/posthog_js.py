@@ -4,7 +4,7 @@ Calls: https://posthog.com/docs/references/posthog-js. An event has the `message
 server's `posthog` have, so PostHog keeps one of both.
 
 Known traps: PostHog captures pages and clicks by itself, which the script turns off. Without `bootstrap` PostHog gives the visitor an
-anonymous id of its own, and the page's events would belong to somebody else than the server's.
+anonymous id of its own, and the page's events would belong to another visitor than the server's.
 """
 
 from __future__ import annotations

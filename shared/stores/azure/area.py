@@ -9,7 +9,7 @@ writes its epoch, and then removes what older ones staged. So the old holder fin
 long it was frozen in between.
 
 Each copy names the entity tags of its source and of its target. A request that was under way when the new holder came copies no
-other bytes than those that were staged, and never over an object that someone wrote meanwhile.
+other bytes than the staged ones, and never over an object that another program wrote meanwhile.
 
 https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url
 """
@@ -161,7 +161,7 @@ class AzureArea:
 
 
 async def _abort(uploads: list[Upload]) -> None:
-    """Removes staged objects. Those that cannot be removed now the next holder removes."""
+    """Removes staged objects. The next holder removes the rest."""
     try:
         async with timeout(DISCARD_SECONDS):
             await asyncio.gather(*(upload.abort() for upload in uploads), return_exceptions=True)

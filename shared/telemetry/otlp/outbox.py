@@ -1,4 +1,4 @@
-"""A bounded queue and a thread that empties it: nothing that a collector does is felt by those who put something in.
+"""A bounded queue and a thread that empties it: a collector cannot slow down the code that puts something in.
 
 What does not fit, and what the collector did not take, is dropped and counted. The log says once that a signal cannot be exported, and
 once that it is again.

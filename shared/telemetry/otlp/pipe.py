@@ -1,4 +1,4 @@
-"""All that leaves a process by OTLP. Nothing here is felt by the work of the process, whatever the collector does.
+"""All that leaves a process by OTLP. A collector cannot slow down the work of the process.
 
 Each signal has a thread of its own. Spans and lines wait in bounded queues; metrics are sums, so the next interval has what the last one
 could not send.

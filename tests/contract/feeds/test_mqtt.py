@@ -167,7 +167,7 @@ async def test_properties_retained_messages_and_texts_are_told(
             await journal.until(5)
             ending.set()
         assert len(journal.events) == 5
-        # topics that go are given up, and those that come bring what they retain
+        # former topics are given up, new ones bring what they retain
         await publish(client, "more/kept", [record(9)], retain=True)
         lives.document["topics"] = ["more/#"]
         async with lives.life() as ending:

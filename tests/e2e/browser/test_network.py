@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing counts twice, whatever happens to the network, the storage and the page."""
+"""Nothing is lost and nothing counts twice while network, storage and page fail."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_a_sync_is_written_applied_run_and_looked_at(tmp_path: Path) -> None:
         assert "has no stream user" in nowhere.out
         assert "error  sync mine-wh has no stream user; it has: users, tags" in stack.run("sync", "logs", "mine-wh").out
 
-        # one try: those that follow wait for 5, 10 and 20 s
+        # one try: the next ones wait for 5, 10 and 20 s
         stack.project.write_text(text.replace("connector: mine\n", "connector: mine\n    retries: 0\n"))
         (tmp_path / "mine.py").write_text(CODE.replace('[{"tag": "a"}, {"tag": "b"}]', "1 / 0"))
         assert stack.run("apply", "--yes").code == 0

@@ -1,4 +1,4 @@
-"""A person who asked for a run of a sync gets the answer of that run, whatever ran since."""
+"""A person who asked for a run of a sync gets the answer of that run, also after later runs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ KOTLIN = {
 
 
 def calls(context: dict[str, Any], metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an app sends when it is opened and somebody logs in; `userId` is empty until then."""
+    """What an app sends when it opens and a user logs in; `userId` is empty until then."""
     shared = {"anonymousId": "A1", "context": context, "integrations": {}, "timestamp": "2026-09-01T12:00:00.123Z", **metadata}
     return [
         {

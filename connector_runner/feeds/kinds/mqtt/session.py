@@ -71,7 +71,7 @@ class Session:
         self._former_until = self._next + FORMER_NUMBERS
         self._by_packet = {entry.packet: entry for entry in entries}
         self._owed: defaultdict[bytes, deque[Entry]] = defaultdict(deque)
-        """Entries that certainly come again, under whatever packet id."""
+        """Entries that certainly come again; their packet id may be another one."""
         if note is not None and note.closed:
             for entry in entries:
                 if not entry.acknowledged:

@@ -36,7 +36,7 @@ class Names(NamedTuple):
 class Begun(NamedTuple):
     """A read that can begin.
 
-    `lsn`: where the log is read from. `tables`: the states of those that are read, by number. `others`: how far those of the sync are that
+    `lsn`: where the log is read from. `tables`: the states of the tables that are read, by number. `others`: how far the tables of the sync are that
     are not read now. `said`: what became of tables since their states.
     """
 
@@ -61,7 +61,7 @@ async def begin(
 
     Args:
         known: the tables that are there.
-        followed: those that are read, by number.
+        followed: the tables that are read, by number.
         signals: the table in which a person asks for copies.
         stored: the states of all streams of the sync.
         settle_seconds: how long a transaction may stay open while we wait for it.
