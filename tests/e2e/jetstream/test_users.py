@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from penstock.stack.certificates import certificates
@@ -24,10 +25,14 @@ from router.alerts.store import (
     write_answer,
     write_silence,
 )
+from router.layouts import Layouts
+from router.shards.keeper import LEASE as KEEPER
 from shared.errors import Transient
+from shared.events.shards import Layout, layout_key
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.kv import Bucket
+from shared.jetstream.lease import hold
 from shared.jetstream.topology import TopologySettings
 from shared.settings import ServiceSettings
 from shared.streams.reports import key_of
@@ -192,4 +197,20 @@ async def test_a_router_may_evaluate_alerts_and_every_service_may_say_its_health
         await ask_test(broker, "ops", "x")
         await write_silence(broker, ALL, Silence(until=1.0), 0.0)
         assert await read_answer(broker, "ops", "x") == Answer("x", "")
+        assert broker.denied == ""
+
+
+async def test_a_router_may_follow_and_change_the_shards_of_sites(ready: Cluster) -> None:
+    layouts = Layouts()
+    async with connect(ready.address("router"), "router", patience_seconds=60) as broker, asyncio.timeout(60):
+        await layouts.load(broker)
+        following = asyncio.create_task(layouts.follow(broker))
+        changed = asyncio.create_task(layouts.changed())
+        async with hold(broker, KEEPER, "router-1"):
+            await Bucket(broker, topology.STATE_BUCKET).put(layout_key("shop"), msgspec.json.encode(Layout(wish=2)), revision=0)
+            await changed
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await layouts.load(broker)
+        assert layouts.known["shop"].wish == 2
         assert broker.denied == ""
