@@ -139,7 +139,9 @@ async def test_a_cluster_loses_and_doubles_nothing_whatever_happens_to_one_of_it
                 print(f"cut_off: {time.monotonic() - began:.0f} s")
             await verify(running, books, places)
     logs = [path.read_text(errors="replace") for path in cluster.logs.values()]
-    assert not [line for log in logs for line in log.splitlines() if "Violation" in line], "a user lacks a right that its work needs"
+    assert not [line for log in logs for line in log.splitlines() if "Violation" in line], (
+        "a user lacks a right that its work needs"
+    )
 
 
 async def killed(running: Stack, cluster: Cluster, broker: Broker, books: Books) -> None:
