@@ -6,22 +6,21 @@ A file that changes while it is read is not a table; write it aside and rename i
 from __future__ import annotations
 
 import asyncio
-import csv
-import re
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryDirectory
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import msgspec
 from yarl import URL
 
-from functions_runtime.rules.joining import Builder, Table
+from functions_runtime.lookups.formats import parsed
+from functions_runtime.rules.joining import Table
 from shared.driving.egress import Guard, Refused
-from shared.errors import PenstockError, SetupError, Transient
+from shared.errors import SetupError, Transient
 from shared.project.lookups import Lookup
 from shared.threads import ThreadGate
 
@@ -30,16 +29,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1 << 18
 SILENCE_SECONDS = 60.0
-PART_ROWS = 10_000
-LONGEST_FIELD = 1 << 20
-LONGEST_LINE = 1 << 22
-"""Characters of a line of CSV: each comma of it is a text in memory."""
 MOST_REDIRECTS = 5
-
-_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})", re.ASCII)
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?", re.ASCII)
-_TRUTH = {"true": True, "false": False}
-_READERS: dict[str, Callable[[str], Any]] = {"boolean": _TRUTH.__getitem__, "integer": int, "number": float, "text": str}
 
 
 async def read_file(lookup: Lookup, what: str, known: str) -> tuple[Table | None, str]:
@@ -55,32 +45,59 @@ async def read_file(lookup: Lookup, what: str, known: str) -> tuple[Table | None
     """
     parts = urlsplit(lookup.file or "")
     if parts.scheme not in ("s3", "http", "https"):
-        path = Path(lookup.file or "")
-        version = await asyncio.to_thread(_version_of, path, lookup, what)
-        if version == known:
-            return None, version
-        table = await asyncio.to_thread(_parsed, path, lookup, what)
-        if await asyncio.to_thread(_version_of, path, lookup, what) != version:
-            raise Transient(f"{what}: {path} changed while it was read; write it aside and rename it into its place")
-        return table, version
+        return await asyncio.to_thread(_of_machine, Path(lookup.file or ""), lookup, what, known)
     with TemporaryDirectory(prefix="penstock-lookup-") as folder:
         path = Path(folder) / "file"
         fetch = _of_bucket if parts.scheme == "s3" else _of_address
         version = await fetch(lookup, what, path, known)
         if version and version == known:
             return None, version
-        return await asyncio.to_thread(_parsed, path, lookup, what), version
+        return await asyncio.to_thread(_of_path, path, lookup, what), version
 
 
-def _version_of(path: Path, lookup: Lookup, what: str) -> str:
+def _of_machine(path: Path, lookup: Lookup, what: str, known: str) -> tuple[Table | None, str]:
+    """Reads a file of this machine; blocks.
+
+    The opened file is compared, not its path: a file that is renamed into its place meanwhile is the next one to read.
+    """
     try:
-        stat = path.stat()
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the open of a pipe would wait for its writer
     except OSError as exc:
         raise SetupError(
             f"{what}: {path} cannot be read on the machine of functions_runtime: {exc.strerror}; check `file`"
         ) from exc
-    _check_size(stat.st_size, lookup, what)
+    if not S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise SetupError(f"{what}: {path} is no file; check `file`")
+    with open(number, "rb") as file:
+        version = version_of(number)
+        if version == known:
+            return None, version
+        _check_size(os.fstat(number).st_size, lookup, what)
+        try:
+            table = parsed(file, lookup, what)
+        except SetupError as exc:
+            if version_of(number) != version:
+                raise _changed(path, what) from exc
+            raise
+        if version_of(number) != version:
+            raise _changed(path, what)
+        return table, version
+
+
+def version_of(number: int) -> str:
+    """Returns what tells an open file from the one before, and from itself once somebody writes to it."""
+    stat = os.fstat(number)
     return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+
+
+def _changed(path: Path, what: str) -> Transient:
+    return Transient(f"{what}: {path} changed while it was read; write it aside and rename it into its place")
+
+
+def _of_path(path: Path, lookup: Lookup, what: str) -> Table:
+    with path.open("rb") as file:
+        return parsed(file, lookup, what)
 
 
 def _check_size(size: int, lookup: Lookup, what: str) -> None:
@@ -164,133 +181,3 @@ async def _followed(
             if url.scheme not in ("http", "https") or not url.raw_host:
                 raise SetupError(f"{what}: the server redirects to no http(s) address; check `file`")
     raise SetupError(f"{what}: more than {MOST_REDIRECTS} redirects; write the final address into `file`")
-
-
-def _parsed(path: Path, lookup: Lookup, what: str) -> Table:
-    """Returns the table in a file; blocks."""
-    try:
-        match lookup.form:
-            case "csv" | "tsv":
-                return _of_text(path, lookup, what)
-            case "ndjson":
-                return _of_lines(path, lookup, what)
-            case _:
-                return _of_parquet(path, lookup, what)
-    except PenstockError:
-        raise
-    except (OSError, EOFError, zlib.error) as exc:
-        raise SetupError(f"{what}: the file cannot be read: {exc}") from exc
-    except (UnicodeDecodeError, csv.Error, ValueError) as exc:
-        raise SetupError(f"{what}: the file is no {lookup.form}: {exc}") from exc
-
-
-def _opened(path: Path, lookup: Lookup) -> IO[bytes]:
-    import gzip
-
-    return gzip.open(path) if urlsplit(lookup.file or "").path.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
-
-
-def _rows_of(path: Path, lookup: Lookup, what: str) -> Iterator[list[str]]:
-    import io
-
-    csv.field_size_limit(LONGEST_FIELD)
-    with _opened(path, lookup) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(_bounded(text, what), delimiter="\t" if lookup.form == "tsv" else ",", strict=True)
-        width = 0
-        for row in lines:
-            if not row:
-                continue
-            width = width or len(row)
-            if len(row) != width:
-                raise SetupError(f"{what}: line {lines.line_num} has {len(row)} fields, and the first line has {width}")
-            yield row
-
-
-def _bounded(text: IO[str], what: str) -> Iterator[str]:
-    while line := text.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
-            raise SetupError(f"{what}: a line has more than {LONGEST_LINE} characters")
-        yield line
-
-
-def _of_text(path: Path, lookup: Lookup, what: str) -> Table:
-    """Reads twice: a column is of numbers only if all of its values are."""
-    kinds: list[str] = []
-    names: list[str] = []
-    count = 0
-    for row in _rows_of(path, lookup, what):
-        if not names:
-            names, kinds = row, [""] * len(row)
-            continue
-        count += 1
-        if count > 2 * lookup.max_rows:
-            break  # the second reading says it
-        for place, value in enumerate(row):
-            if value and kinds[place] != "text":
-                kinds[place] = _kind(value, kinds[place])
-    if not names:
-        raise SetupError(f"{what}: the file is empty; expected a first line with the names of columns")
-    builder = Builder(lookup, what, names)
-    key = names.index(lookup.key)
-    kinds[key] = "text"  # 00123 is a key of its own
-    readers = [_READERS[kind or "text"] for kind in kinds]
-    rows = _rows_of(path, lookup, what)
-    next(rows)
-    for row in rows:
-        builder.add([read(value) if value else None for read, value in zip(readers, row, strict=True)])
-    return builder.made()
-
-
-def _kind(value: str, before: str) -> str:
-    """Returns the kind of a column that has a value, and had others; a number must come back as it is written."""
-    if value in _TRUTH:
-        return "boolean" if before in ("", "boolean") else "text"
-    if _INTEGER.fullmatch(value) and before in ("", "integer"):
-        return "integer"
-    return "number" if _NUMBER.fullmatch(value) and before in ("", "integer", "number") else "text"
-
-
-def _of_lines(path: Path, lookup: Lookup, what: str) -> Table:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    builder: Builder | None = None
-    names: Sequence[str] = ()
-    with _opened(path, lookup) as file:
-        for number, line in enumerate(_lines(file, what), 1):
-            if not line.strip():
-                continue
-            try:
-                row = decode(line)
-            except msgspec.MsgspecError as exc:
-                raise SetupError(f"{what}: line {number} is no JSON object: {exc}") from exc
-            if builder is None:
-                names = list(dict.fromkeys((lookup.key, *lookup.columns, *(() if lookup.columns else row))))
-                builder = Builder(lookup, what, names)
-            builder.add([row.get(name) for name in names])
-    return (builder or Builder(lookup, what, [lookup.key, *lookup.columns])).made()
-
-
-def _lines(file: IO[bytes], what: str) -> Iterator[bytes]:
-    while line := file.readline(LONGEST_FIELD + 1):
-        if len(line) > LONGEST_FIELD:
-            raise SetupError(f"{what}: a line has more than {LONGEST_FIELD} bytes")
-        yield line
-
-
-def _of_parquet(path: Path, lookup: Lookup, what: str) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            wanted = list(dict.fromkeys((lookup.key, *lookup.columns))) if lookup.columns else names
-            builder = Builder(lookup, what, [name for name in names if name in wanted])
-            if file.metadata.num_rows > 2 * lookup.max_rows:
-                raise SetupError(f"{what}: the file has {file.metadata.num_rows} rows, more than `max_rows`")
-            for batch in file.iter_batches(batch_size=PART_ROWS, columns=wanted, use_threads=False):
-                ordered = batch.select([name for name in names if name in wanted])
-                for row in zip(*(column.to_pylist() for column in ordered.columns), strict=True):
-                    builder.add(row)
-    except pa.ArrowException as exc:
-        raise SetupError(f"{what}: the file is no Parquet: {exc}") from exc
-    return builder.made()

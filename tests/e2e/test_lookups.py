@@ -40,9 +40,13 @@ async def tables() -> AsyncIterator[Tables]:
     await made.close()
 
 
-def write(file: Path, version: int, rows: int = ROWS) -> None:
+def write(file: Path, version: int) -> None:
+    replace(file, "sku,version\n" + "".join(f"k{number},{version}\n" for number in range(ROWS)))
+
+
+def replace(file: Path, text: str) -> None:
     aside = file.with_suffix(".part")
-    aside.write_text("sku,version\n" + "".join(f"k{number},{version}\n" for number in range(rows)))
+    aside.write_text(text)
     aside.rename(file)
 
 
@@ -118,7 +122,7 @@ async def test_frames_see_whole_tables_of_a_file_and_of_postgres_while_both_are_
     async with asyncio.timeout(60):
         await pass_frames(asyncio.create_task(change()))
 
-    file.write_text("sku\nbroken,twice\n")
+    replace(file, "sku\nbroken,twice\n")
     await pool.execute("ALTER TABLE lookup_products RENAME TO lookup_away")
     await pass_frames(asyncio.create_task(until(True)))
     warned = health.report()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from functions_runtime.definition import Definition
+from functions_runtime.lookups import files
 from functions_runtime.lookups.databases import read_database, statement
 from functions_runtime.lookups.files import read_file
+from functions_runtime.lookups.formats import parsed
 from functions_runtime.lookups.source import Source
 from functions_runtime.lookups.tables import Tables
 from functions_runtime.rules.joining import Builder, Join, Table, key_text
@@ -223,19 +226,43 @@ async def test_a_file_that_is_not_what_it_says_is_refused_with_its_place(
         await read_file(written(tmp_path, name, text), "products", "")
 
 
-async def test_a_file_that_is_away_too_large_or_changes_meanwhile_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_is_away_too_large_or_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="No such file"):
         await read_file(Lookup(file=str(tmp_path / "no.csv"), key="sku"), "products", "")
     lookup = written(tmp_path, "t.csv", CSV)
     small = Lookup(file=lookup.file, key="sku", max_bytes=ByteSize(20))
     with pytest.raises(SetupError, match="more than 20 bytes; raise `max_bytes`"):
         await read_file(small, "products", "")
-    versions = iter(["1", "2"])
-    monkeypatch.setattr("functions_runtime.lookups.files._version_of", lambda *_: next(versions))
-    with pytest.raises(Transient, match="changed while it was read"):
-        await read_file(lookup, "products", "")
+    os.mkfifo(tmp_path / "pipe.csv")  # nobody writes: its reading would never end
+    for name in ("pipe.csv", "folder.csv"):
+        (tmp_path / "folder.csv").mkdir(exist_ok=True)
+        with pytest.raises(SetupError, match="is no file"):
+            await read_file(Lookup(file=str(tmp_path / name), key="sku"), "products", "")
+
+
+@pytest.mark.parametrize("text", ["sku,price\nB,2\n", "sku,price\nbroken\n"])
+async def test_a_file_replaced_while_it_is_read_is_whole_and_one_written_to_is_none(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup, aside = written(tmp_path, "t.csv", "sku,price\nA,1\n"), written(tmp_path, "aside.csv", "sku,price\nNEW,9\n")
+    path, written_to = Path(lookup.file or ""), []
+
+    def replaced(*given: Any) -> Table:
+        Path(aside.file or "").rename(path)
+        return parsed(*given)
+
+    def changed(*given: Any) -> Table:
+        written_to.append(path.write_text(text))
+        return parsed(*given)
+
+    monkeypatch.setattr(files, "parsed", replaced)
+    table, version = await read_file(lookup, "products", "")
+    assert table is not None
+    assert list(table.rows) == ["A"]
+    monkeypatch.setattr(files, "parsed", changed)
+    with pytest.raises(Transient, match="changed while it was read; write it aside"):
+        await read_file(lookup, "products", version)
+    assert written_to, "the new file has a version of its own"
 
 
 def test_names_of_tables_stand_in_quotes() -> None:
