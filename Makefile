@@ -50,7 +50,7 @@ up: setup ## start the local stack with the sample shop, send events, show what 
 down: setup ## stop the local stack, if it runs in another terminal
 	@$(BIN)/penstock down --home "$(HOME_DIR)"
 
-test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests; up to five that fail run once more, alone
+test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests; up to twelve that fail run once more, alone
 	$(PYTEST) --durations 20 --tb short || VENV="$(VENV)" .ci/again $$?
 
 quick: setup lint types ## for daily work: lint, types, the tests without servers, and the whole path once

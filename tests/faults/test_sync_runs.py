@@ -33,9 +33,9 @@ def wh(tmp_path: Path) -> DuckDBSubject:
 
 
 @pytest.fixture
-def runners(nats: NatsServer, telemetry: Telemetry, tmp_path: Path, broker: Broker) -> Runners:  # its streams
+async def runners(nats: NatsServer, telemetry: Telemetry, tmp_path: Path, broker: Broker) -> Runners:  # its streams
     made = Runners(nats.url, telemetry, tmp_path)
-    made.shop.add(0, 100)
+    await made.shop.add(0, 100)
     return made
 
 
@@ -74,7 +74,7 @@ async def test_a_runner_that_dies_between_two_steps_loses_and_doubles_nothing(
             assert (record.status, record.error) == ("succeeded", ""), f"step {number}: {step.made}"
             expected = Counter(range(rows))
             assert (await ids(wh), await ids(wh, "tags", "tag")) == (expected, expected), f"step {number}: {step.made}"
-            runners.shop.add(rows, rows + 10)
+            await runners.shop.add(rows, rows + 10)
             rows += 10
     assert number > 6
     assert {each.status for each in await desk.earlier()} == {"succeeded", "interrupted"}
@@ -141,7 +141,7 @@ async def test_rows_that_a_person_takes_out_of_the_queue_are_read_again(
     assert await ids(wh) == Counter(range(100))
     # only a part of a batch
     runners.options |= {"max_bytes": "1KiB"}
-    runners.shop.add(100, 3000)
+    await runners.shop.add(100, 3000)
     asked = await desk.ask()
     async with runners.life():
         async with loaders.life():
@@ -186,7 +186,7 @@ async def test_rows_that_an_older_copy_lacks_are_read_again(
     async with loaders.life(), runners.life():
         await desk.ended(await desk.ask())
         shutil.copyfile(wh.path, copy)
-        runners.shop.add(100, 200)
+        await runners.shop.add(100, 200)
         await desk.ended(await desk.ask())
         shutil.copyfile(copy, wh.path)
         record = await desk.ended(await desk.ask())
@@ -201,12 +201,14 @@ async def test_rows_that_an_older_copy_lacks_are_read_again(
 async def test_rows_of_a_table_that_is_dropped_are_read_again_and_the_others_are_not(
     wh: DuckDBSubject, runners: Runners, loaders: Loaders, desk: Desk
 ) -> None:
-    runners.shop.run("CREATE TABLE more (id BIGINT PRIMARY KEY, n BIGINT)", "INSERT INTO more SELECT i, i FROM range(50) t(i)")
+    await runners.shop.run(
+        "CREATE TABLE more (id BIGINT PRIMARY KEY, n BIGINT)", "INSERT INTO more SELECT i, i FROM range(50) t(i)"
+    )
     runners.options["streams"] = {"users": {"cursor": "n", "write": "append"}, "more": {"cursor": "n"}}
     async with loaders.life(), runners.life():
         await desk.ended(await desk.ask())
         await wh.run("DROP TABLE users")
-        runners.shop.add(100, 110)
+        await runners.shop.add(100, 110)
         record = await desk.ended(await desk.ask())
         assert {name: of.rows for name, of in record.streams.items() if name == "users"} == {"users": 110}
         assert record.streams["more"].rows <= 1, "its table is there"

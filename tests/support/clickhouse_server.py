@@ -128,7 +128,7 @@ def main() -> None:
     application.router.add_post("/", front.answer)
     application.router.add_get("/ping", lambda _: _pong())
     try:
-        web.run_app(application, host=arguments.host, port=arguments.port, print=None, access_log=None, keepalive_timeout=3)
+        web.run_app(application, host=arguments.host, port=arguments.port, print=None, access_log=None, keepalive_timeout=10)
     finally:
         engine.close()
     sys.exit(0)

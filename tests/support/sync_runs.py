@@ -25,7 +25,7 @@ from shared.settings import ServiceSettings
 from shared.syncs.records import Ask, RunRecord, ask, earlier_runs, newest_run
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
-from tests.support.duckdb_file import opened
+from tests.support.duckdb_file import opened, opened_here
 from tests.support.lives import Step
 from tests.support.syncs import SYNC, silence
 
@@ -35,18 +35,22 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "shop.duckdb"
-        self.run("CREATE TABLE users (id BIGINT PRIMARY KEY, n BIGINT)", "CREATE TABLE tags (tag BIGINT PRIMARY KEY)")
-
-    def run(self, *statements: str) -> None:
-        """Runs SQL."""
         with opened(self.path) as link:
+            link.execute("CREATE TABLE users (id BIGINT PRIMARY KEY, n BIGINT)")
+            link.execute("CREATE TABLE tags (tag BIGINT PRIMARY KEY)")
+
+    async def run(self, *statements: str) -> None:
+        """Runs SQL as soon as no runner of this process reads the file."""
+        with await opened_here(self.path) as link:
             for statement in statements:
                 link.execute(statement)
 
-    def add(self, first: int, last: int) -> None:
+    async def add(self, first: int, last: int) -> None:
         """Adds rows to both tables."""
-        self.run(f"INSERT INTO users SELECT i, i FROM range({first}, {last}) t(i)")
-        self.run(f"INSERT INTO tags SELECT i FROM range({first}, {last}) t(i)")
+        await self.run(
+            f"INSERT INTO users SELECT i, i FROM range({first}, {last}) t(i)",
+            f"INSERT INTO tags SELECT i FROM range({first}, {last}) t(i)",
+        )
 
 
 class Runners:

@@ -133,6 +133,7 @@ class Link:
             NotConnected, Transient, SetupError, Permanent
         """
         from aiochclient import ChClient
+        from aiohttp import ServerDisconnectedError
 
         settings = {"log_comment": self._comment, "output_format_json_quote_64bit_integers": 1, **_bound(parameters)}
         options = self._options
@@ -140,7 +141,11 @@ class Link:
         with self._translated(doing):
             async with timeout(options.statement_timeout):
                 # as JSON, because its reading of tab-separated text takes a NUL for a space
-                return [dict(row) for row in await client.fetch(query, json=True)]
+                try:
+                    rows = await client.fetch(query, json=True)
+                except ServerDisconnectedError:  # it had closed a connection that nobody used, or was restarted
+                    rows = await client.fetch(query, json=True)
+                return [dict(row) for row in rows]
 
     async def ask(self, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
         """Returns names and rows of what a person's question finds, one row more than `limit` at most (0: all). It cannot write.

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
@@ -43,6 +43,8 @@ class MqttServer(NatsServer):
 
 class MqttSource(Source):
     """One topic."""
+
+    repeats_in_order: ClassVar[bool] = False
 
     def __init__(self, server: MqttServer) -> None:
         self.server = server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Source(ABC):
@@ -12,6 +12,8 @@ class Source(ABC):
 
     name: str
     """Of the topic."""
+    repeats_in_order: ClassVar[bool] = True
+    """Whether the server sends records that nobody acknowledged again in front of newer ones."""
 
     @property
     @abstractmethod

@@ -73,7 +73,7 @@ async def test_a_feed_that_ends_between_two_steps_loses_and_doubles_nothing(
             await journal.until(1200)
             ending.set()
         assert sorted(journal.values()) == list(range(1200))
-        assert journal.in_order()
+        assert journal.in_order() or not source.repeats_in_order
 
 
 async def test_a_source_that_goes_away_is_said_and_followed_again(
