@@ -2,7 +2,7 @@
 
 import { contextOf } from "./context.mjs"
 import { createPerson } from "./person.mjs"
-import { createQueue, fetchTransport } from "./queue.mjs"
+import { createQueue, fetchTransport, heard } from "./queue.mjs"
 import { forget, keep, namesFrom, newId, read } from "./storage.mjs"
 
 // replaced by the edge when it serves the script
@@ -212,7 +212,7 @@ export function createAnalytics(options) {
     try {
       const body = JSON.stringify({ writeKey: key, anonymousId: person.anonymousId() })
       const answer = await fetch(base + "/i", { method: "POST", body, credentials: "include" })
-      if (answer.ok) keep("penstock_cookie", mark)
+      if (answer.ok && (await heard(answer)).ours) keep("penstock_cookie", mark)
     } catch (error) {
       log("no cookie of the server:", error)
     }

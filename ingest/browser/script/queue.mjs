@@ -12,9 +12,12 @@ const MOST_BYTES = 1000000
 const BATCH_EVENTS = 100
 // browsers allow 64 KiB under way for requests that outlive their page
 const BATCH_BYTES = 60000
+// what stands around the events of a batch
+const AROUND_BYTES = 200
 // browsers let a page in the background work once a minute
 const STALE_MILLISECONDS = 180000
 const BEAT_MILLISECONDS = 15000
+const SOON_MILLISECONDS = 100
 const FIRST_PAUSE = 1000
 const LONGEST_PAUSE = 60000
 // the key may be mended meanwhile, but not soon
@@ -22,6 +25,8 @@ const LONGEST_REFUSED_PAUSE = 600000
 // timers of browsers take no more than 24 days
 const LONGEST_ASKED_PAUSE = 3600000
 const GONE = new Set([400, 413, 415, 422])
+// clocks that people set must not stop the queue
+const tick = () => performance.now()
 
 export function createQueue({ name, transport, delay, log, warn }) {
   const prefix = name + "."
@@ -32,8 +37,13 @@ export function createQueue({ name, transport, delay, log, warn }) {
   let most = BATCH_EVENTS
   let failures = 0
   let pausedUntil = 0
+  // the part of it that the server asked for, which nothing but time ends
+  let askedUntil = 0
   let timer = 0
   let beat = 0
+  let soon = 0
+  let isFull = false
+  let isForeign = false
   let kept = false
   let left = false
   let idle = []
@@ -41,10 +51,13 @@ export function createQueue({ name, transport, delay, log, warn }) {
   const all = () => [...[...flying].flat(), ...waiting].sort((one, other) => one.number - other.number)
 
   function write() {
+    clearTimeout(soon)
+    soon = 0
     const items = all()
     if (!items.length) forget(own)
     else {
-      const text = `{"at":${Date.now()},"left":${left},"events":[${items.map((item) => item.text).join()}]}`
+      const asked = Math.max(0, Math.round(askedUntil - tick()))
+      const text = `{"at":${Date.now()},"left":${left},"asked":${asked},"events":[${items.map((item) => item.text).join()}]}`
       // no room: at least no older state, which holds events that are sent
       kept = keep(own, text)
       if (!kept) forget(own)
@@ -63,10 +76,13 @@ export function createQueue({ name, transport, delay, log, warn }) {
     let bytes = waiting.reduce((sum, item) => sum + item.bytes, 0)
     while (waiting.length > 1 && (waiting.length > MOST_EVENTS || bytes > MOST_BYTES)) {
       bytes -= waiting.shift().bytes
-      warn("too many events wait; the oldest is dropped")
+      if (!isFull) warn("too many events wait; the oldest are dropped")
+      isFull = true
     }
-    write()
-    if (waiting.length >= most) pump()
+    // a long record is not written for each of many events
+    if (left || waiting.length <= BATCH_EVENTS) write()
+    else soon ||= setTimeout(write, SOON_MILLISECONDS)
+    if (left || waiting.length >= most) pump(left)
     else later(delay)
   }
 
@@ -75,13 +91,13 @@ export function createQueue({ name, transport, delay, log, warn }) {
     timer = setTimeout(() => {
       timer = 0
       pump()
-    }, Math.max(milliseconds, pausedUntil - Date.now()))
+    }, Math.max(milliseconds, pausedUntil - tick()))
   }
 
-  function takeBatch(room) {
+  function takeBatch(room, count) {
     const batch = []
     let bytes = 0
-    while (waiting.length && batch.length < most && (!batch.length || bytes + waiting[0].bytes <= room)) {
+    while (waiting.length && batch.length < count && (!batch.length || bytes + waiting[0].bytes <= room)) {
       bytes += waiting[0].bytes
       batch.push(waiting.shift())
     }
@@ -89,40 +105,46 @@ export function createQueue({ name, transport, delay, log, warn }) {
     return batch
   }
 
-  // `leaving`: the page may end; everything that fits goes now.
+  // `leaving`: the page may end; everything that fits goes now, in one batch, because several would have no order.
   function pump(leaving) {
-    if (!leaving && pausedUntil > Date.now()) return later(0)
-    // offline it would come to nothing, and the next page sends them
-    if (leaving && navigator.onLine === false) return
+    if (!leaving && pausedUntil > tick()) return later(0)
+    // offline, or while the server asks to be left alone, the next page sends them, if it can find them
+    if (leaving && (navigator.onLine === false || (askedUntil > tick() && (kept || !left)))) return
     let room = BATCH_BYTES
-    if (leaving) for (const batch of flying) room -= batch.bytes
+    if (leaving) for (const batch of flying) room -= batch.bytes + AROUND_BYTES
     while (waiting.length && (leaving ? waiting[0].bytes <= room : flying.size < transport.room())) {
-      const batch = takeBatch(leaving ? room : BATCH_BYTES)
-      if (leaving) room -= batch.bytes
+      const batch = takeBatch(leaving ? room : BATCH_BYTES, leaving && most === BATCH_EVENTS ? MOST_EVENTS : most)
+      if (leaving) room -= batch.bytes + AROUND_BYTES
       flying.add(batch)
       transport.send(batch.map((item) => item.text), batch.bytes, leaving).then((answer) => settle(batch, answer))
     }
   }
 
-  function settle(batch, { status, retryAfter, problem }) {
+  // `ours`: the edge said it, and not something between the page and the edge.
+  function settle(batch, { status, ours, retryAfter, problem }) {
     if (!flying.delete(batch)) return
-    if (status >= 200 && status < 300) {
-      failures = 0
-      pausedUntil = 0
+    if (status === 200 && ours) {
+      failures = pausedUntil = askedUntil = 0
+      isFull = false
       most = Math.min(BATCH_EVENTS, most * 2)
       log("sent", batch.length)
     } else if (status === 413 && batch.length > 1) {
       most = batch.length >> 1
       waiting.unshift(...batch)
-    } else if (GONE.has(status)) {
+    } else if (GONE.has(status) && (ours || status === 413)) {
       warn(`the server refuses ${batch.length} event(s), they are dropped: ${problem || status}`)
     } else {
       waiting.unshift(...batch)
       const longest = status > 400 && status < 408 ? LONGEST_REFUSED_PAUSE : LONGEST_PAUSE
       const pause = retryAfter > 0 ? Math.min(retryAfter * 1000, LONGEST_ASKED_PAUSE) : Math.min(longest, FIRST_PAUSE * 2 ** failures)
       failures++
-      pausedUntil = Date.now() + pause * (retryAfter > 0 ? 1 + Math.random() / 4 : 0.75 + Math.random() / 2)
-      log("not sent", problem || status, "again in", pausedUntil - Date.now(), "ms")
+      pausedUntil = tick() + pause * (retryAfter > 0 ? 1 + Math.random() / 4 : 0.75 + Math.random() / 2)
+      if (retryAfter > 0) askedUntil = pausedUntil
+      if (status >= 200 && status < 300 && !isForeign) {
+        isForeign = true
+        warn(`the answer ${status} is not the edge's, so events are kept; do all paths of the script lead to the edge?`)
+      }
+      log("not sent", problem || status, "again in", pausedUntil - tick(), "ms")
     }
     waiting.sort((one, other) => one.number - other.number)
     write()
@@ -137,6 +159,11 @@ export function createQueue({ name, transport, delay, log, warn }) {
     for (const record of namesFrom(prefix)) {
       if (record === own) continue
       const found = readJson(record)
+      // what the server asked of another page holds here too
+      if (found?.asked > 0) {
+        askedUntil = Math.max(askedUntil, tick() + Math.min(found.at + found.asked - Date.now(), found.asked, LONGEST_ASKED_PAUSE))
+        pausedUntil = Math.max(pausedUntil, askedUntil)
+      }
       if (found && !found.left && Math.abs(Date.now() - found.at) < STALE_MILLISECONDS) continue
       const events = Array.isArray(found?.events) ? found.events : []
       waiting.push(...events.map((event) => itemOf(JSON.stringify(event))))
@@ -156,9 +183,15 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 
   function leave() {
-    pump(true)
     left = true
     write()
+    pump(true)
+  }
+
+  function hide() {
+    if (document.visibilityState !== "hidden") return
+    if (soon) write()
+    pump(true)
   }
 
   function comeBack() {
@@ -172,7 +205,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 
   function wake() {
-    pausedUntil = 0
+    pausedUntil = askedUntil
     clearTimeout(timer)
     timer = 0
     pump()
@@ -181,7 +214,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
   addEventListener("pagehide", leave)
   addEventListener("pageshow", comeBack)
   addEventListener("online", wake)
-  document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && pump(true))
+  document.addEventListener("visibilitychange", hide)
   addEventListener("storage", ({ key, newValue }) => {
     if (key && key !== own && key.startsWith(prefix) && newValue?.includes('"left":true')) claim()
   })
@@ -208,9 +241,17 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 }
 
+// Reads what the edge says of a batch. A network that asks for a log-in, a proxy and a worker of the page answer 200 too.
+export async function heard(answer) {
+  const isJson = answer.headers.get("Content-Type")?.includes("application/json")
+  const said = isJson ? await answer.json().catch(() => null) : null
+  return { status: answer.status, ours: typeof (answer.ok ? said?.success : said?.code) === (answer.ok ? "boolean" : "string"), problem: said?.message }
+}
+
 // Sends a batch by fetch; it outlives the page where the browser lets it.
 export function fetchTransport(url, key) {
   let busy = false
+  let failed = false
   const outlives = "keepalive" in Request.prototype
   return {
     room: () => (busy ? 0 : 1),
@@ -226,13 +267,15 @@ export function fetchTransport(url, key) {
           method: "POST",
           body,
           credentials: "omit",
-          keepalive: bytes <= BATCH_BYTES,
+          // scripts of the page share the room of such requests, and may leave none
+          keepalive: leaving || (bytes <= BATCH_BYTES && !failed),
           signal: AbortSignal.timeout?.(30000),
         })
-        const said = await answer.json().catch(() => null)
-        const retryAfter = +answer.headers.get("Retry-After") || 0
-        return { status: answer.status, retryAfter, problem: said?.message, said }
+        failed = false
+        const after = answer.headers.get("Retry-After")
+        return { ...(await heard(answer)), retryAfter: +after || (Date.parse(after) - Date.now()) / 1000 || 0 }
       } catch (error) {
+        failed = !failed
         return { status: 0, problem: error.message }
       } finally {
         busy = false

@@ -31,11 +31,11 @@ export function socketTransport({ base, key, byFetch, log, wake }) {
         log("socket open, credit", credit)
         wake()
       } else if ("ack" in message) {
-        finish(message.ack, { status: 200, said: message })
+        finish(message.ack, { status: 200, ours: true })
       } else if (message.error) {
         const { error, id, retry_after: retryAfter } = message
         const status = AGAIN.has(error) ? 503 : TOO_LARGE.has(error) ? 413 : 400
-        if (id != null) finish(id, { status, retryAfter, problem: message.message })
+        if (id != null) finish(id, { status, ours: true, retryAfter, problem: message.message })
       }
     }
     opened.onclose = () => {
@@ -44,7 +44,7 @@ export function socketTransport({ base, key, byFetch, log, wake }) {
       credit = 0
       if (++failures >= FAILURES_BEFORE_FETCH) {
         log("no socket, events go by fetch for a while")
-        fetchUntil = Date.now() + FETCH_MILLISECONDS
+        fetchUntil = performance.now() + FETCH_MILLISECONDS
         failures = 0
       }
       const lost = [...pending.keys()]
@@ -62,7 +62,7 @@ export function socketTransport({ base, key, byFetch, log, wake }) {
 
   return {
     room() {
-      if (Date.now() < fetchUntil) return byFetch.room()
+      if (performance.now() < fetchUntil) return byFetch.room()
       if (!socket) connect()
       return credit
     },

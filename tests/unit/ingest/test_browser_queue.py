@@ -28,7 +28,8 @@ const storage = new Proxy({
   },
 }, handler)
 Object.defineProperty(globalThis, "localStorage", {value: storage})
-globalThis.addEventListener = () => 0
+globalThis.on = {}
+globalThis.addEventListener = (type, listener) => (on[type] = listener)
 globalThis.document = {addEventListener: () => 0, cookie: "", location: {}}
 globalThis.location = {hostname: "localhost", protocol: "http:", href: "http://localhost/"}
 Object.defineProperty(globalThis, "navigator", {value: {}, configurable: true})
@@ -36,10 +37,12 @@ const waits = []
 globalThis.setTimeout = (_, milliseconds) => (waits.push(milliseconds), 1)
 globalThis.clearTimeout = globalThis.setInterval = () => 0
 const record = (at, ...events) => JSON.stringify({at, left: false, events})
-const {createQueue} = await import(FOLDER + "queue.mjs")
+const {createQueue, heard} = await import(FOLDER + "queue.mjs")
 const {createAnalytics} = await import(FOLDER + "analytics.mjs")
-const queueOf = (answer = {status: 0}) =>
-  createQueue({name: "q.shop", transport: {room: () => 1, send: async () => answer}, delay: 0, log: () => 0, warn: () => 0})
+const sent = []
+const send = (answer) => async (texts, bytes, leaving) => (sent.push([texts.length, bytes, leaving]), answer)
+const queueOf = (answer = {status: 0}, room = 1) =>
+  createQueue({name: "q.shop", transport: {room: () => room, send: send(answer)}, delay: 0, log: () => 0, warn: () => 0})
 const settled = async () => { for (let turn = 0; turn < 100; turn++) await 0 }
 """
 
@@ -81,6 +84,77 @@ def test_no_answer_makes_the_page_ask_again_at_once_for_ever(asked: str) -> None
     await settled()
     console.log(JSON.stringify(waits.at(-1)))"""
     assert 500 < told(code) < 2**31
+
+
+def test_what_the_edge_did_not_answer_is_kept_whatever_its_status() -> None:
+    code = """
+    const json = {"Content-Type": "application/json; charset=utf-8"}
+    const kept = []
+    for (const [body, init] of [
+      ['{"success":true}', {headers: json}], ['{"success":false,"rejects":[]}', {headers: json}], ['{"code":"a","message":"b"}', {status: 400, headers: json}],
+      ["<html>", {headers: {"Content-Type": "text/html"}}], ["<html>", {headers: json}], ['{"ok":true}', {headers: json}], ["null", {headers: json}],
+      ['{"success":true}', {status: 202, headers: json}], [null, {status: 204}], ["<html>", {status: 400, headers: {"Content-Type": "text/html"}}],
+    ]) {
+      held.clear()
+      const queue = queueOf(await heard(new Response(body, init)))
+      queue.push({event: "a"})
+      queue.wake()
+      await settled()
+      kept.push(queue.size())
+    }
+    console.log(JSON.stringify(kept))"""
+    assert told(code) == [0, 0, 0, *[1] * 7]
+
+
+def test_a_page_that_goes_sends_no_more_than_browsers_let_it_and_keeps_all() -> None:
+    code = """
+    const queue = queueOf(new Promise(() => 0), 0)
+    for (let n = 0; n < 900; n++) queue.push({n, pad: "x".repeat(90)})
+    on.pagehide()
+    const {events, left} = JSON.parse([...held.values()][0])
+    console.log(JSON.stringify([sent, events.length, left]))"""
+    [[count, size, leaving]], kept, marked = told(code)
+    assert (leaving, kept, marked) == (True, 900, True)
+    assert 400 < count < 900
+    assert 50_000 < size < 65_536 - 1000
+
+
+def test_a_page_that_a_busy_server_asked_to_wait_sends_nothing_as_it_goes_and_tells_the_next() -> None:
+    code = """
+    const queue = queueOf({status: 503, retryAfter: 30})
+    queue.push({n: 1})
+    queue.wake()
+    await settled()
+    on.pagehide()
+    on.online()
+    const next = queueOf({status: 200, ours: true})
+    next.wake()
+    await settled()
+    const blocked = [sent.length, next.size()]
+    room = 0
+    held.clear()
+    on = {}
+    const poor = queueOf({status: 503, retryAfter: 30})
+    poor.push({n: 2})
+    poor.wake()
+    await settled()
+    on.pagehide()
+    console.log(JSON.stringify([...blocked, sent.length - 1]))"""
+    # without storage the page's last chance is taken
+    assert told(code) == [1, 1, 2]
+
+
+def test_thousands_of_events_at_once_cost_few_writes() -> None:
+    code = """
+    let writes = 0
+    const {setItem} = localStorage
+    handler.get = (target, name) => (name === "setItem" ? (...words) => (writes++, target.setItem(...words)) : target[name])
+    const queue = queueOf(new Promise(() => 0), 0)
+    for (let n = 0; n < 10000; n++) queue.push({n})
+    console.log(JSON.stringify([queue.size(), writes]))"""
+    size, writes = told(code)
+    assert size == 1000
+    assert writes < 200
 
 
 def test_who_refuses_leaves_nothing_of_an_earlier_visit() -> None:
