@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ingest.clients.sender import agent_reader, location_reader
 from ingest.http.routes import Routes
 from ingest.http.server import EdgeServer
 from ingest.http.sockets import Sockets
-from ingest.intake.hooks import REREAD_SECONDS, Known, read_hooks, refers
+from ingest.intake.hooks import REREAD_SECONDS, Known, are_same, read_hooks, refers
 from ingest.intake.intake import Intake, Start
 from ingest.intake.lookup import stored_ids
 from ingest.intake.outlet import Outlet
@@ -35,8 +35,10 @@ from ingest.readiness import Readiness
 from ingest.registry import http_protocols, socket_protocols
 from ingest.settings import PREFIX, IngestSettings
 from ingest.trackers.micro import Micro
+from ingest.webhooks.hook import BuiltHook
 from shared.errors import ConfigError
 from shared.jetstream.broker import Broker
+from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.streams.dead_log import LostLetters
@@ -169,10 +171,13 @@ async def _follow_project(context: ServiceContext, intake: Intake, routes: Route
     routes.use_paths(paths_of(current.project))
     intake.use_project(current.project)  # at once: a vault may be slow
     known: Known = {}
+    used: tuple[ConfigSnapshot | None, Mapping[str, BuiltHook]] = None, {}
     while True:
         hooks = await read_hooks(current.project, context.health, known)
-        routes.use_paths(paths_of(current.project))
-        intake.use_project(current.project, hooks)
+        if used[0] is not current or not are_same(used[1], hooks):  # each minute nearly always the same
+            routes.use_paths(paths_of(current.project))
+            intake.use_project(current.project, hooks)
+            used = current, hooks
         try:
             async with timeout(REREAD_SECONDS if refers(current.project) else None):
                 current = await context.config.changed(current)

@@ -28,7 +28,7 @@ from ingest.http.routes import Match, Routes
 from ingest.intake.intake import Intake, Sender
 from ingest.intake.spans import Begun, RequestSpans
 from ingest.intake.ticket import Ticket
-from ingest.judge.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
+from ingest.judge.encoding import GZIP_MAGIC, BadEncoding, TooLarge, content_encoding, decode_body
 from ingest.limits.bounds import Held
 from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
@@ -376,11 +376,6 @@ def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes |
         return too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
     except BadEncoding as exc:
         return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
-
-
-def content_encoding(headers: MultiMapping[str]) -> str | None:
-    """Returns the encodings of all lines as one list; None if the client names none."""
-    return ",".join(headers.getall("content-encoding")) if "content-encoding" in headers else None
 
 
 def parse_query(query: str) -> Mapping[str, str]:

@@ -32,9 +32,9 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 from ingest.contract import HttpRequest, Refusal
 from ingest.http.answer import CLOSE, Answered, encode_answer
 from ingest.http.heads import END, MAX_HEAD_BYTES, Head, Heads, head_of
-from ingest.http.pipeline import Pipeline, content_encoding
+from ingest.http.pipeline import Pipeline
 from ingest.http.upgrades import Fed, Parser
-from ingest.judge.encoding import GZIP_MAGIC
+from ingest.judge.encoding import GZIP_MAGIC, content_encoding
 from ingest.limits.bounds import Bounds, Held
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,8 +25,19 @@ REREAD_SECONDS = 60.0
 _SECRETS = ("secret", "previous_secret")
 _PART, _OLD = "webhooks", "secrets of webhooks"
 
-Known = dict[str, tuple[dict[str, Any], dict[str, Any]]]
-"""By webhook: its secrets as written and as last read."""
+
+class _Kept(NamedTuple):
+    """Of a webhook: its secrets as written and as last read, what it was built of, and what came of that."""
+
+    written: dict[str, Any]
+    revealed: dict[str, Any]
+    made_of: tuple[Webhook, str] | None = None
+    hook: BuiltHook | None = None
+
+
+Known = dict[str, _Kept]
+"""What was read, by webhook."""
+_NOTHING = _Kept({}, {})
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +72,33 @@ async def read_hooks(project: Project, health: Health, known: Known) -> Mapping[
     return {name: hook for name, hook, _ in found}
 
 
+def are_same(some: Mapping[str, BuiltHook], others: Mapping[str, BuiltHook]) -> bool:
+    """Whether two readings gave the same webhooks: `read_hooks` builds one anew only where something of it changed."""
+    return some.keys() == others.keys() and all(hook is others[name] for name, hook in some.items())
+
+
 async def _read(name: str, webhook: Webhook, known: Known, old: list[str]) -> tuple[str, BuiltHook, str]:
     written = {each: value for each in _SECRETS if (value := getattr(webhook, each)) is not None}
+    before = known.get(name, _NOTHING)
     if not references_in(written):
-        hook = hook_of(name, webhook)
+        hook = _built(known, name, webhook, before._replace(written={}, revealed={}))
         return name, hook, hook.sealed
+    revealed = before.revealed
     try:
         revealed = await asyncio.to_thread(reveal, written)
     except (SetupError, NotConnected) as exc:
-        before, revealed = known.get(name, ({}, {}))
-        if isinstance(exc, SetupError) or before != written:
-            return name, hook_of(name, webhook, "its secret cannot be read"), str(exc)
+        if isinstance(exc, SetupError) or before.written != written:
+            return name, _built(known, name, webhook, before, sealed="its secret cannot be read"), str(exc)
         old.append(f"{name}: {exc}")
-    known[name] = written, revealed
-    hook = hook_of(name, msgspec.structs.replace(webhook, **revealed))
+    hook = _built(
+        known, name, msgspec.structs.replace(webhook, **revealed), _Kept(written, revealed, before.made_of, before.hook)
+    )
     return name, hook, hook.sealed
+
+
+def _built(known: Known, name: str, webhook: Webhook, kept: _Kept, sealed: str = "") -> BuiltHook:
+    """Returns a webhook, the one of before where it would be made of the same."""
+    made_of = (webhook, sealed)
+    hook = kept.hook if kept.hook is not None and kept.made_of == made_of else hook_of(name, webhook, sealed)
+    known[name] = kept._replace(made_of=made_of, hook=hook)
+    return hook

@@ -10,9 +10,13 @@ import codecs
 import re
 import zlib
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import brotli
 import zstandard
+
+if TYPE_CHECKING:
+    from multidict import MultiMapping
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LAYERS = 2
@@ -112,6 +116,15 @@ def _codec(content_type: str) -> str | None:
     if codec is None:
         raise UnknownCharset(f"charset {name[:40]!r} is not decoded here; send UTF-8")
     return codec
+
+
+def content_encoding(headers: MultiMapping[str]) -> str | None:
+    """Returns the encodings of all lines as one list; None if the client names none. A transfer coding such as `gzip, chunked` is one."""
+    found = headers.getall("content-encoding") if "content-encoding" in headers else []
+    if "transfer-encoding" in headers:
+        codings = ",".join(headers.getall("transfer-encoding")).split(",")
+        found = [*found, *(each for each in codings if each.strip().lower() not in ("chunked", "identity", ""))]
+    return ",".join(found) if found else None
 
 
 def decode_body(body: bytes, encoding: str | None, max_bytes: int) -> bytes:

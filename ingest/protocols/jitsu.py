@@ -26,8 +26,14 @@ TYPES = {
 }  # fmt: skip
 """The types in paths; an empty one: the body's."""
 PIXEL = "/api/px/{type}"
-BATCH = "/api/s/s2s/batch"
-ROUTES = (Route("POST", "/api/s/{type}"), Route("POST", "/api/s/s2s/{type}"), Route("POST", BATCH), Route("GET", PIXEL))
+BATCHES = ("/api/s/s2s/batch", "/v1/batch/b", "/batch", "/batch/b", "/b")
+"""Jitsu takes a batch at `/v1/batch` and `/v1/b` as well, which `segment` reads."""
+ROUTES = (
+    Route("POST", "/api/s/{type}"),
+    Route("POST", "/api/s/s2s/{type}"),
+    *(Route("POST", path) for path in BATCHES),
+    Route("GET", PIXEL),
+)
 
 _SUCCESS = Reply(200, b'{"ok":true}')
 _encode = msgspec.json.Encoder().encode
@@ -40,7 +46,7 @@ def credentials(request: HttpRequest) -> list[Credential]:
 
 def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     """Reads any request of this protocol."""
-    if request.route == BATCH:
+    if request.route in BATCHES:
         return calls.read_calls(request, desk)
     kind = TYPES.get(request.params["type"])
     if kind is None:
@@ -58,7 +64,7 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     plain = calls.answer(result)
     if isinstance(result, Refusal):
         return plain._replace(body=_encode({"ok": False, "error": result.message, **msgspec.json.decode(plain.body)}))
-    if request.route != BATCH:
+    if request.route not in BATCHES:
         return _SUCCESS if not result.rejects else plain._replace(body=_encode({"ok": False, **msgspec.json.decode(plain.body)}))
     counts = {"ok": not result.rejects, "receivedEvents": result.accepted + len(result.rejects), "okEvents": result.accepted}
     errors = [f"{each.reason}: {each.detail}" for each in result.rejects[:10]]

@@ -18,6 +18,8 @@ CONTEXT = {"user_agent": "userAgent", "user_language": "locale"}
 IDS = {"ids": "clientIds", "click_id": "clickIds"}
 CAMPAIGN = {"campaign": "name"}
 """Members of `utm` by their name in `context.campaign`, where they differ."""
+ODD = ("user", "utm", "ids", "click_id", "screen_resolution", "vp_size", "src", "eventn_ctx")
+"""Members that an event may have in another form than SDKs write, such as `user` as a text: `context.jitsu` keeps them as they came."""
 LOCATION = {
     "country": "country", "countryName": "country_name", "continent": "continent", "region": "region", "city": "city",
     "postalCode": "zip", "latitude": "latitude", "longitude": "longitude", "timezone": "timezone",
@@ -70,6 +72,7 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     row["parsed_ua"] = {PARSED_AGENT.get(name, name): value for name, value in _taken(context, "agent").items()}
     if "bot" in context:
         row["parsed_ua"]["bot"] = context.pop("bot")
+    row |= {name: own.pop(name) for name in ODD if name in own}
     rest = {"page": page, "screen": screen, "jitsu": own}
     row["context"] = {**context, **{name: value for name, value in rest.items() if value}}
     for name, value in event.items():

@@ -49,9 +49,16 @@ def to_event(members: Members) -> dict[str, Any] | Fault:
     )
     event.update({member: value for member, value in given if value is not None})
     context = _context(members, about)
-    if kind != "track":
-        context["jitsu"] = {"event_type": name}
-    traits = {name: value for name, value in user.items() if name not in _IDS} if user.keys() - _IDS else None
+    own: dict[str, Any] = {"event_type": name} if kind != "track" else {}
+    own |= _odd(members, about, context)
+    if own:
+        context["jitsu"] = own
+    said = (given[1][1], given[2][1])
+    traits = {
+        name: value
+        for name, value in user.items()
+        if name not in _IDS or not (bytes(value) == b'""' or any(value is each for each in said))
+    }
     if traits and kind == "identify":
         event["traits"] = traits
     elif traits:
@@ -90,6 +97,22 @@ def _context(members: Members, about: Members) -> dict[str, Any]:
     if about is not members:
         context.update({name: value for name, value in about.items() if name not in OF_CONTEXT and name not in context})
     return context
+
+
+def _odd(members: Members, about: Members, context: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    """Returns what stands in a member that has a place in the canonical event, in a form that this place does not take."""
+    found = {
+        name: about[name] for name in ("user", "utm", *classic.IDS) if name in about and not bytes(about[name]).startswith(b"{")
+    }
+    sizes = context.get("screen", {})
+    for name, member in (("screen_resolution", "width"), ("vp_size", "innerWidth")):
+        if name in about and member not in sizes:
+            found[name] = about[name]
+    if "eventn_ctx" in members and about is members:
+        found["eventn_ctx"] = members["eventn_ctx"]
+    if "src" in members and "library" not in context:
+        found["src"] = members["src"]
+    return {name: value for name, value in found.items() if bytes(value) not in (b"null", b'""', b"{}")}
 
 
 def _first(members: Members, *names: str) -> msgspec.Raw | None:

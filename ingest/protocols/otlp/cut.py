@@ -78,6 +78,8 @@ _ORIGINAL_NAMES = re.compile(
 )
 """Members under the names of the .proto files, which the JSON of protobuf has too. A quote in a text has a backslash before it,
 and names of attributes are values of `key`, so nothing else is met."""
+_MAY_BE_ORIGINAL = re.compile(rb'_(?:logs|spans|records|nano|number|text|count|id|name|state|value)"[ \t\r\n]*:')
+"""Ends of these names: a body without one, as nearly all are, is read as it is. Some senders write both spellings in one body."""
 
 
 def _in_camel(found: re.Match[bytes]) -> bytes:
@@ -151,8 +153,9 @@ def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
     outer, middle, inner = NAMES[signal]
     holders = 0
     export = _export(body)
-    if export.resource_logs is not _NONE or export.resource_spans is not _NONE:
-        if export.resourceLogs is not _NONE or export.resourceSpans is not _NONE:
+    if _MAY_BE_ORIGINAL.search(body) is not None:
+        original = export.resource_logs is not _NONE or export.resource_spans is not _NONE
+        if original and (export.resourceLogs is not _NONE or export.resourceSpans is not _NONE):
             raise msgspec.ValidationError("it has the resources under both of their names")
         export = _export(_ORIGINAL_NAMES.sub(_in_camel, body))
     for held in _items(getattr(export, outer), MOST_HOLDERS):

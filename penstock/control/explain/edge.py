@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 
@@ -21,6 +22,9 @@ from shared.project.webhooks import Webhook
 
 PROTOCOL = "segment"
 SEQ = 1
+FORM_TYPE = "application/x-www-form-urlencoded"
+_FORM = re.compile(rb"[\w.~*+%\[\]-]+=[^\s&=]*(?:&[\w.~*+%\[\]-]+=[^\s&=]*)*")
+"""A file has no content type; a form has neither blanks nor lines."""
 
 
 def judge(body: bytes, name: str, site: Site, key: Key | None) -> tuple[Judged, Arrival | None]:
@@ -56,11 +60,11 @@ def judge_delivery(body: bytes, name: str, webhook: Webhook, site: Site) -> tupl
     The sender is not verified, and a name, an id or a user in headers or the query is not known.
 
     Args:
-        body: as the sender delivers it.
+        body: as the sender delivers it; `a=1&b=2` is taken for a form.
         name: of the webhook.
     """
     parsed = Parsed(Admission(site=webhook.site, key=name, kind="server", limits=site.limits, ip=site.ip))
-    given = Given(deliveries.kind_of("POST", body, ""))
+    given = Given(deliveries.kind_of("POST", body, FORM_TYPE if _FORM.fullmatch(body.strip()) else ""))
     add_events(parsed=parsed, body=body, reading=hook_of(name, webhook).reading, given=given, new_id=lambda: str(uuid.uuid4()))
     return _verdict(parsed, deliveries.NAME)
 

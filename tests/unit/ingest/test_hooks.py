@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingest.intake import hooks as hooks_module
-from ingest.intake.hooks import Known, read_hooks, refers
+from ingest.intake.hooks import Known, are_same, read_hooks, refers
 from ingest.webhooks.hook import BuiltHook
 from shared.errors import NotConnected, SetupError
 from shared.project.model import Project, Site
@@ -123,3 +123,20 @@ async def test_a_blank_secret_behind_a_reference_is_none(folder: Path) -> None:
     (folder / "s").write_text("  \n")
     hooks = await read_hooks(project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}), Health(), {})
     assert status(hooks["hook"], "") == status(hooks["hook"], "  ") == 503
+
+
+async def test_webhooks_are_built_anew_only_where_something_changed(folder: Path) -> None:
+    shop, known = (
+        project(hook={"type": "token", "secret": f"${{file:{folder}/s}}"}, plain={"type": "token", "secret": "p"}),
+        Known(),
+    )
+    sealed = await read_hooks(shop, Health(), known)
+    assert are_same(sealed, await read_hooks(shop, Health(), known))
+    (folder / "s").write_text("first")
+    first = await read_hooks(shop, Health(), known)
+    assert first["plain"] is sealed["plain"]
+    assert not are_same(sealed, first)
+    assert are_same(first, await read_hooks(shop, Health(), known))
+    (folder / "s").write_text("second")
+    assert not are_same(first, await read_hooks(shop, Health(), known))
+    assert not are_same(first, {})

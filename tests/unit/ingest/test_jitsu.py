@@ -15,7 +15,7 @@ from tests.unit.ingest.desks import CountingDesk
 def asked(method: str, route: str, body: object = None, query: dict[str, str] | None = None, key: str = "web") -> HttpRequest:
     data = b"" if body is None else json.dumps(body).encode()
     start, _, kind = route.rpartition("/")
-    if kind == "batch":
+    if route in jitsu.BATCHES:
         return HttpRequest(method, route, {}, query or {}, {"x-write-key": key}, data)
     return HttpRequest(method, f"{start}/{{type}}", {"type": kind}, query or {}, {"x-write-key": key}, data)
 
@@ -46,8 +46,9 @@ def test_a_body_without_a_type_is_a_dead_letter_where_the_path_has_none() -> Non
     assert (answer["ok"], answer["rejected"]) == (False, 1)
 
 
-def test_a_batch_is_answered_with_its_numbers() -> None:
-    request = asked("POST", "/api/s/s2s/batch", {"batch": [{"type": "page", "userId": "u"}, {"type": "page"}]})
+@pytest.mark.parametrize("path", jitsu.BATCHES)
+def test_a_batch_is_answered_with_its_numbers(path: str) -> None:
+    request = asked("POST", path, {"batch": [{"type": "page", "userId": "u"}, {"type": "page"}]})
     parsed = jitsu.parse(request, CountingDesk())
     assert isinstance(parsed, Parsed)
     answer = json.loads(jitsu.reply(request, Accepted(len(parsed.heads), parsed.rejects)).body)

@@ -11,6 +11,7 @@ import pytest
 
 from ingest.contract import Accepted, Admission, Credential, HttpRequest, Parsed, Refusal, Reply
 from ingest.protocols import jitsu_classic
+from shared.events.classic import as_classic
 from shared.events.event import facts_of, materialise
 from shared.events.frame import RequestContext
 from tests.unit.ingest.desks import CountingDesk, get, post, project
@@ -96,6 +97,25 @@ def test_an_event_of_compatibility_mode_is_the_same_event() -> None:
     event = only(parsed("/api/v1/event", nested))
     assert event["context"].pop("custom") == 1
     assert event == only(parsed("/api/v1/event", FLAT))
+
+
+def test_members_in_another_form_than_sdks_write_are_kept_and_come_back_under_their_names() -> None:
+    odd = {
+        "user": "bob", "utm": ["a"], "ids": 5, "click_id": True, "screen_resolution": "wide", "vp_size": 7, "src": {"a": 1}, "eventn_ctx": "c"
+    }  # fmt: skip
+    result = parsed(
+        "/api/v1/event", {"event_type": "a", "event_id": "e", "eventn_ctx_event_id": "x", **odd}, query={"token": "other"}
+    )
+    event = only(result)
+    assert event == {"type": "track", "event": "a", "messageId": "e", "context": {"jitsu": odd}}
+    row = as_classic(event)
+    assert {name: row[name] for name in odd} == odd
+    assert row["context"] == {}
+
+
+def test_two_ids_of_a_user_are_kept_both() -> None:
+    event = only(parsed("/api/v1/event", {"event_type": "a", "user": {"internal_id": "i", "id": "u", "anonymous_id": ""}}))
+    assert (event["userId"], event["context"]["traits"], "anonymousId" in event) == ("i", {"id": "u"}, False)
 
 
 @pytest.mark.parametrize(

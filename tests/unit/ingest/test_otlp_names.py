@@ -50,3 +50,25 @@ def test_an_export_under_both_names_is_refused_as_half_of_it_would_be_lost() -> 
     refused = otlp.parse(asked(logs(), packed=False)._replace(body=body), CountingDesk())
     assert isinstance(refused, Refusal)
     assert (refused.status, refused.code) == (400, "invalid_batch")
+
+
+@pytest.mark.parametrize("message", [logs(LOG), spans(SOLD)])
+@pytest.mark.parametrize(
+    "names", [("resourceLogs", "resourceSpans"), ("scopeLogs", "scopeSpans"), ("logRecords",), ("traceId", "spanId")]
+)
+def test_names_of_one_level_may_be_original_and_those_of_others_not(message: Any, names: tuple[str, ...]) -> None:
+    request = asked(message, packed=False)
+    (expected,) = events(parsed(request))
+    plain = original(message)
+    for name in names:  # these in camel case, all others original
+        plain = plain.replace(f'"{_original(name)}"'.encode(), f'"{name}"'.encode())
+    mixed = request.body
+    for name in names:  # and the other way round
+        mixed = mixed.replace(f'"{name}"'.encode(), f'"{_original(name)}"'.encode())
+    for body in (plain, mixed):
+        (event,) = events(parsed(request._replace(body=body)))
+        assert {**event, "messageId": ""} == {**expected, "messageId": ""}
+
+
+def _original(name: str) -> str:
+    return "".join(f"_{each.lower()}" if each.isupper() else each for each in name)

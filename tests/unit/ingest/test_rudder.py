@@ -28,6 +28,16 @@ def test_a_beacon_is_a_batch_with_the_key_in_its_address() -> None:
     assert json.loads(rudder.reply(request, Accepted(1, parsed.rejects)).body)["rejected"] == 1
 
 
+def test_the_header_of_the_visitor_names_no_event() -> None:
+    """RudderStack chooses a worker by it; an event has its ids in its body."""
+    body = json.dumps({"batch": [{"type": "page", "anonymousId": "a"}, {"type": "page"}]}).encode()
+    request = asked("POST", "/beacon/v1/batch", {"writeKey": "web"}, body, {"anonymousid": "Yg=="})
+    parsed = rudder.parse(request, CountingDesk())
+    assert isinstance(parsed, Parsed)
+    assert [head.anonymous_id for head in parsed.heads] == ["a"]
+    assert [reject.reason.value for reject in parsed.rejects] == ["missing_id"]
+
+
 @pytest.mark.parametrize("kind", ["track", "page"])
 def test_a_pixel_is_one_event_and_answers_an_image_whatever_happens(kind: str) -> None:
     query = {"writeKey": "web", "anonymousId": "a", "event": "Opened", "properties.mail": "m1"}

@@ -188,6 +188,20 @@ async def test_all_lines_of_content_encoding_count() -> None:
     assert (await compare([twice + LAST])).startswith(b"HTTP/1.1 200 OK")
 
 
+async def test_transfer_codings_are_decoded_as_content_encodings_and_an_unknown_one_is_refused_in_words() -> None:
+    deflated, squeezed = zlib.compress(TRACK), squeeze(TRACK)
+    for coding, body, status, word in (
+        ("gzip, chunked", squeezed, b"200", b"success"),
+        ("deflate , chunked", deflated, b"200", b"success"),
+        ("gzip, chunked", squeeze(TRACK)[:-9], b"400", b"bad_encoding"),
+        ("lzw, chunked", deflated, b"415", b"bad_encoding"),
+    ):
+        sent = chunked(body).replace(b"Transfer-Encoding: chunked", f"Transfer-Encoding: {coding}".encode())
+        answers = await compare([sent + LAST])
+        assert answers.startswith(b"HTTP/1.1 " + status), coding
+        assert word in answers
+
+
 async def test_what_is_pipelined_behind_an_upgrade_that_is_not_known_is_answered() -> None:
     offers = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__", "Upgrade: h2c")
     for first in (request("/v1/track", TRACK, KEY, *offers), request("/v1/projects/web/settings", None, *offers, method="GET")):

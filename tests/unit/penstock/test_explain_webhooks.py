@@ -53,3 +53,10 @@ def test_a_webhook_of_another_site_or_none_names_those_that_exist(capsys: pytest
     for name in ("plain", "nobody"):
         assert run(["explain", "paid.json", "--site", "shop", "--webhook", name]) != exits.OK
         assert "known: pay" in "".join(capsys.readouterr())
+
+
+def test_a_form_is_read_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, column in (("MessageStatus=sent&To=%2B1", "message_status"), ("a text with a=b in it", "data")):
+        Path("form.txt").write_text(text)
+        assert run(["explain", "form.txt", "--webhook", "pay", "--json"]) == exits.OK
+        assert f'"{column}"' in capsys.readouterr().out
