@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from router.plans.compiled import Plan, Rule
+from router.plans.weight import allowed
 from shared.events.frame import Head
 from shared.project.tracking import Action
 
@@ -23,7 +24,7 @@ ROUNDS = 10
 MOST_NAMES = 50
 """Unplanned properties of one object that are named."""
 TEXT_CHARACTERS = 200
-UNPLANNED_EVENT, UNPLANNED_PROPERTY, UNREADABLE = "unplanned_event", "unplanned_property", "unreadable"
+UNPLANNED_EVENT, UNPLANNED_PROPERTY, UNREADABLE, COSTLY = "unplanned_event", "unplanned_property", "unreadable", "costly"
 _CLOSED = ("additionalProperties", "unevaluatedProperties")
 _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _WORST: Mapping[Action, int] = {"report": 0, "strip": 1, "drop": 2, "dead_letter": 3}
@@ -56,11 +57,12 @@ class Verdict:
     without: Sequence[Path] = ()
 
 
-def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
+def judge(plan: Plan, head: Head, event: Mapping[str, Any], size: int) -> Verdict | None:
     """Returns what a plan says to an event; None: nothing is wrong.
 
     Args:
         event: as far as `plan.paths` go.
+        size: bytes of its body.
     """
     rule = plan.events.get(head.event or "") if head.type == "track" else plan.types.get(head.type)
     if rule is None:
@@ -69,12 +71,14 @@ def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
         action: Action = plan.unplanned_events
         return Verdict(action, [Violation(UNPLANNED_EVENT, action)])
     path, value = _object_of(rule, event)
+    if size > rule.weight.cheap_bytes and rule.weight.of(value, size) > allowed(size):
+        return _not_told(rule, path, COSTLY, "a smaller value or a simpler schema")
     try:
         if rule.validator.is_valid(value):
             return None
-        violations, without = _faults(rule, path, value)
+        violations, without = _faults(rule, path, value, size)
     except (ValueError, RecursionError):  # the validator takes no more than 255 levels
-        return _too_deep(rule, path)
+        return _not_told(rule, path, UNREADABLE, "fewer levels")
     actions: list[Action] = [each.action for each in violations] or ["report"]
     worst = max(actions, key=_WORST.__getitem__)
     return Verdict(worst, violations, without if worst == "strip" else ())
@@ -85,14 +89,14 @@ def unreadable() -> Verdict:
     return Verdict("dead_letter", [Violation(UNREADABLE, "dead_letter", expected="JSON that can be read")])
 
 
-def _too_deep(rule: Rule, path: Path) -> Verdict:
+def _not_told(rule: Rule, path: Path, why: str, expected: str) -> Verdict:
     """Returns the verdict about an object whose faults cannot be told: what would be stripped cannot be, so that event is dead."""
     wanted: list[Action] = [rule.on_violation]
     if rule.unplanned_properties != "allow":
         wanted.append(rule.unplanned_properties)
     worst = max(wanted, key=_WORST.__getitem__)
     action: Action = "dead_letter" if "strip" in wanted else worst
-    return Verdict(action, [Violation(UNREADABLE, action, _shown(path), expected="fewer levels")])
+    return Verdict(action, [Violation(why, action, _shown(path), expected=expected)])
 
 
 def _object_of(rule: Rule, event: Mapping[str, Any]) -> tuple[tuple[str, ...], Any]:
@@ -106,14 +110,14 @@ def _object_of(rule: Rule, event: Mapping[str, Any]) -> tuple[tuple[str, ...], A
     return rule.paths[0], {}
 
 
-def _faults(rule: Rule, root: tuple[str, ...], value: Any) -> tuple[list[Violation], list[Path]]:
+def _faults(rule: Rule, root: tuple[str, ...], value: Any, size: int) -> tuple[list[Violation], list[Path]]:
     """Returns the faults of an object, and the paths of what must be taken out."""
     violations: list[Violation] = []
     without: list[Path] = []
     gone: set[Path] = set()
     small = _is_small(value)
-    look = rule.validator.errors if small else rule.validator.first_error
-    for _ in range(ROUNDS):
+    look = rule.validator.errors if small and rule.weight.errors else rule.validator.first_error
+    for _ in range(rule.weight.rounds(rule.weight.of(value, size), size, ROUNDS)):
         found = [_of_error(rule, value, error, root) for error in look(value) if not _is_made(error, gone)]
         violations += (each for some, _ in found for each in some if each not in violations)
         taken = [path if small else _before_elements(path) for _, paths in found for path in paths]

@@ -79,7 +79,7 @@ def _check(plan: Plan, view: View | None, arrival: Arrival, indexes: Sequence[in
     heads, look = arrival.heads, arrival.looking(view)
     for index in indexes:
         try:
-            verdict = judge(plan, heads[index], look(index))
+            verdict = judge(plan, heads[index], look(index), len(arrival.bodies[index]))
             if verdict is None:
                 continue
             if verdict.without:

@@ -38,7 +38,8 @@ def plan_of(**options: Any) -> Plan:
 
 
 def asked(plan: Plan, properties: Any, event: str = "Order", kind: str = "track", key: str = "properties") -> Verdict | None:
-    return judge(plan, Head("m", kind, event), {} if properties is None else {key: properties})
+    given = {} if properties is None else {key: properties}
+    return judge(plan, Head("m", kind, event), given, len(msgspec.json.encode(given)))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_traits_and_pages_have_rules_of_their_own_and_other_types_none() -> None
     for kind, key in (("identify", "traits"), ("group", "traits"), ("page", "properties")):
         assert asked(plan, {"email": 1}, kind=kind, key=key) is not None
         assert asked(plan, {"email": "a"}, kind=kind, key=key) is None
-    assert judge(plan, Head("m", "identify", None), {"context": {"traits": {"email": 1}}}) is not None
+    assert judge(plan, Head("m", "identify", None), {"context": {"traits": {"email": 1}}}, 40) is not None
     assert asked(plan, {"email": 1}, kind="screen") is None
     assert asked(plan, {"email": 1}, kind="alias") is None
 
