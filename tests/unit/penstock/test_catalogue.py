@@ -47,9 +47,9 @@ def test_a_tracking_plan_of_the_catalogue_can_be_applied_and_the_events_meet_it(
     document = tracking_plan(seen())
     plan = compile_plan("p", decode(document, TrackingPlan, "tracking_plans.p"))
     for event in EVENTS:
-        assert judge(plan, Head("m", event["type"], event.get("event")), event) is None
+        assert judge(plan, Head("m", event["type"], event.get("event")), event, 200) is None
     broken = {"properties": {"total": "much", "new": 1}}
-    verdict = judge(plan, Head("m", "track", "Order Completed"), broken)
+    verdict = judge(plan, Head("m", "track", "Order Completed"), broken, 200)
     assert verdict is not None
     assert {each.rule for each in verdict.violations} == {"type", "unplanned_property", "required"}
     assert document["events"]["Order Completed"]["schema"]["required"] == ["a-b", "coupon", "products", "total"]
