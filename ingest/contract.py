@@ -21,6 +21,8 @@ Every protocol is one file that defines:
 A file may also say `QUERY_DECIDES = True`: no key in a body is stronger than one in the query, so the server knows the site of such
 a request from its head.
 
+`MOST_BODY_BYTES = 26 * 2**20`: a body up to there reaches `parse` although the site allows less, if the address shows the site. It says what becomes of it.
+
 `parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of
 the site it is given. A `Reply` from `parse` is final: there are no events (files, settings documents, discarded metrics).
 
@@ -141,6 +143,11 @@ class Hook(Protocol):
     @property
     def outside(self) -> tuple[Outside | None, Outside | None, Outside | None]:
         """What finds name, id and user in headers and query; None where nothing is looked for there."""
+        ...
+
+    @property
+    def binds_id(self) -> bool:
+        """Whether a delivery's id stands where the signature does not cover it, so the bytes that are signed are part of it."""
         ...
 
     @property

@@ -267,7 +267,7 @@ class Pipeline:
     def request_limit(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> int:
         """Returns the site's limit if its key is outside the body, else the largest limit of any site."""
         keys = self.intake.keys
-        if keys.smallest_request == keys.largest_request:
+        if keys.smallest_request == keys.largest_request and not match.most_bytes:
             return keys.largest_request
         return self.admitted(match, method, query, headers)[0]
 
@@ -279,7 +279,7 @@ class Pipeline:
         )
         admission = keys.admit(found) if found else None
         if isinstance(admission, tuple):
-            return int(admission[0].limits.request_bytes), True
+            return max(int(admission[0].limits.request_bytes), match.most_bytes), True
         return keys.largest_request, False
 
     def unpack(
@@ -306,7 +306,9 @@ class Pipeline:
             return self.refuse(match, asked, parsed, peer)
         site = parsed.admission.site
         limit = int(parsed.admission.limits.request_bytes)
-        if len(asked.body) > limit:  # the key was in the body, which was read within the largest limit of any site
+        if len(asked.body) > max(
+            limit, match.most_bytes
+        ):  # the key was in the body, which was read within the largest limit of any site
             return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, parsed.admission), peer)
         pending = _Pending(
             pipeline=self, match=match, asked=asked, peer=peer, parsed=parsed, started=started, begun=begun, done=done

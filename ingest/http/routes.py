@@ -41,6 +41,11 @@ class Match(NamedTuple):
         """Whether a key in the query is stronger than any in the body (`ingest/contract.py`)."""
         return bool(getattr(self.protocol, "QUERY_DECIDES", False))
 
+    @property
+    def most_bytes(self) -> int:
+        """How large a body the protocol takes whatever the site allows (`ingest/contract.py`); 0: no larger one."""
+        return int(getattr(self.protocol, "MOST_BODY_BYTES", 0))
+
 
 class Routes:
     """All routes of all protocols."""

@@ -30,7 +30,8 @@ from ingest.intake.packer import Overloaded, Packer
 from ingest.intake.texts import of_sender, text_of
 from ingest.intake.ticket import FutureTicket, Ticket
 from ingest.intake.warned import note_cut, note_oddities, note_skew
-from ingest.limits.rate import RateLimiter, burst_of
+from ingest.judge.budget import burst_of
+from ingest.limits.rate import RateLimiter
 from ingest.limits.refusals import Refusals
 from ingest.trackers.micro import PROTOCOL, Micro
 from ingest.trackers.schemas import schemas_of

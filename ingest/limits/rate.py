@@ -14,19 +14,11 @@ import math
 import mmap
 from hashlib import blake2b
 
-BURST_SECONDS = 2.0
-
-LEAST_BURST = 100
-"""Events that may always come at once: SDKs send batches of up to 100, and a slow key must take these too."""
+from ingest.judge.budget import burst_of
 
 SLOTS = 1 << 14
 TRIES = 16
 TABLE_BYTES = SLOTS * 16
-
-
-def burst_of(rate: int) -> int:
-    """Returns the most events that a key may send at once; a larger request could never pass."""
-    return max(int(rate * BURST_SECONDS), LEAST_BURST)
 
 
 class RateLimiter:

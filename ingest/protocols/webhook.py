@@ -11,14 +11,30 @@ Slack's `url_verification` is answered with its challenge once the signature hol
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
-from ingest.contract import Accepted, Credential, Desk, Given, HttpRequest, Parsed, Reading, Refusal, Reply, Route
+from ingest.contract import (
+    Accepted,
+    Admission,
+    Credential,
+    Desk,
+    Given,
+    HttpRequest,
+    Parsed,
+    Reading,
+    Refusal,
+    Reject,
+    Reply,
+    Route,
+)
 from ingest.deliveries.payload import add_events
 from ingest.judge import calls
+from ingest.judge.budget import burst_of
 from ingest.judge.encoding import UnknownCharset, to_utf8
+from shared.events.outcome import DeadReason
 
 NAME = "webhook"
 HEAD = False
@@ -26,6 +42,8 @@ HEAD = False
 
 ADDRESS = "/webhooks/{id}"
 ROUTES = (Route("POST", ADDRESS), Route("GET", ADDRESS))
+MOST_BODY_BYTES = 26 * 1024 * 1024
+"""GitHub sends up to 25 MB. What the site does not allow is kept as a dead letter, cut: a refused vendor would send it for days."""
 
 _TWIML = Reply(200, b'<?xml version="1.0" encoding="UTF-8"?><Response/>', "text/xml")
 _NOTHING = Reply(200, b"", "text/plain")
@@ -38,7 +56,17 @@ class _Challenge(msgspec.Struct):
 
 
 _decode_challenge = msgspec.json.Decoder(_Challenge).decode
-_decode_form = msgspec.json.Decoder(tuple[Reading, Given]).decode
+
+
+class _Form(msgspec.Struct, array_like=True):
+    """What a dead letter keeps of its delivery. `whole`: it is the body of a request, and an array in it is many events."""
+
+    reading: Reading
+    given: Given
+    whole: bool = False
+
+
+_decode_form = msgspec.json.Decoder(_Form).decode
 
 
 def credentials(request: HttpRequest) -> list[Credential]:
@@ -58,38 +86,53 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     if unproven is not None:
         retry_after = 30 if unproven.status == 503 else None
         return admission.refuse(unproven.status, unproven.code, unproven.message, retry_after)
-    if len(request.body) > admission.limits.request_bytes:
-        text = f"the body has {len(request.body)} bytes, the limit is {admission.limits.request_bytes}"
-        return admission.refuse(413, "request_too_large", text)
-    reading = hook.reading
+    reading, limits = hook.reading, admission.limits
     if reading.type == "slack" and (challenge := _challenge(request.body)):
         return Reply(200, _encode({"challenge": challenge}))
     body = request.body
     kind = request.headers.get("content-type", "")
+    unknown = ""
     if "charset" in kind.lower():
         try:
             body = to_utf8(body, kind)
         except UnknownCharset as exc:
-            return admission.refuse(415, "unknown_charset", str(exc))
+            unknown = str(exc)
     name, id_, user = hook.outside
     given = Given(
         kind_of(request.method, body, kind),
         name(request) if name is not None else "",
-        id_(request) if id_ is not None else "",
+        _id(request, hook.binds_id, id_(request)) if id_ is not None else "",
         user(request) if user is not None else "",
     )
+    if unknown:
+        return _kept_whole(admission, reading, given, body, DeadReason.MALFORMED_JSON, unknown)
+    if len(body) > limits.request_bytes:
+        text = f"the body has {len(body)} bytes, the limit is {int(limits.request_bytes)}"
+        return _kept_whole(admission, reading, given, body, DeadReason.TOO_LARGE, text)
     if request.method == "GET":
         body = _encode({name: value for name, value in request.query.items() if name != hook.hidden})
     parsed = Parsed(admission)
     add_events(parsed=parsed, body=body, reading=reading, given=given, new_id=desk.new_id)
     if parsed.rejects:
         parsed.form = _encode((reading, given)).decode()
-    if len(parsed.heads) + len(parsed.rejects) > admission.limits.events_per_request:
-        limit = admission.limits.events_per_request
-        return admission.refuse(
-            413, "too_many_events", f"the array has more than {limit} events, the site's limit; send fewer at once"
-        )
+    most = min(limits.events_per_request, burst_of(limits.rate)) if limits.rate else limits.events_per_request
+    if len(parsed.heads) + len(parsed.rejects) > most:
+        text = f"the array has more than {most} events, which the site's limits allow at once"
+        return _kept_whole(admission, reading, given, body, DeadReason.TOO_LARGE, text)
     return parsed
+
+
+def _id(request: HttpRequest, bound: bool, id_: str) -> str:
+    """Returns the id of a delivery that stands outside of the body; with the signed bytes in it where it is not signed itself."""
+    if not bound or not id_:
+        return id_
+    return f"{id_}:{blake2b(request.body + request.query_text.encode('utf-8', 'surrogateescape'), digest_size=8).hexdigest()}"
+
+
+def _kept_whole(admission: Admission, reading: Reading, given: Given, body: bytes, reason: DeadReason, detail: str) -> Parsed:
+    """Returns a delivery that becomes no event: it is answered like any other, and its beginning is a dead letter."""
+    kept = _Form(reading, given, whole=True)
+    return Parsed(admission, form=_encode(kept).decode(), rejects=[Reject(0, reason, detail, body)])
 
 
 def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
@@ -104,13 +147,13 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
 
 def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None:
     """Judges the body of a dead letter."""
-    reading, given = _form(form)
-    add_events(parsed=parsed, body=body, reading=reading, given=given, new_id=new_id, whole=False)
+    kept = _form(form)
+    add_events(parsed=parsed, body=body, reading=kept.reading, given=kept.given, new_id=new_id, whole=kept.whole)
 
 
 def as_event(body: bytes, form: str) -> bytes | None:
     """Returns the body of a dead letter as JSON, if it is some."""
-    if _form(form)[1].kind in ("form", "text"):
+    if _form(form).given.kind in ("form", "text"):
         return _encode(body.decode("utf-8", "replace"))
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
@@ -119,11 +162,11 @@ def as_event(body: bytes, form: str) -> bytes | None:
     return body
 
 
-def _form(form: str) -> tuple[Reading, Given]:
+def _form(form: str) -> _Form:
     try:
         return _decode_form(form.encode())
     except (msgspec.MsgspecError, UnicodeError):
-        return Reading(webhook=NAME, type="open"), Given("json")
+        return _Form(Reading(webhook=NAME, type="open"), Given("json"))
 
 
 def kind_of(method: str, body: bytes, content_type: str) -> Literal["json", "form", "text"]:

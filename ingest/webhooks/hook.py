@@ -5,11 +5,11 @@ A webhook whose secret cannot be had is *sealed*: it refuses everybody with 503,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingest.contract import HttpRequest, Outside, Reading, Unproven
-from ingest.webhooks.outside import inside_of, outside_of
+from ingest.webhooks.outside import KINDS, inside_of, outside_of
 from ingest.webhooks.signatures import of_signature
 from ingest.webhooks.tokens import of_token
 from ingest.webhooks.vendors import PLACES, Places, of_vendor
@@ -30,6 +30,7 @@ class BuiltHook:
     outside: tuple[Outside | None, Outside | None, Outside | None]
     hidden: str
     verify: Verify
+    binds_id: bool = False
     sealed: str = ""
     """Why it can verify nobody; empty: it can."""
 
@@ -67,8 +68,21 @@ def hook_of(name: str, webhook: Webhook, sealed: str = "") -> BuiltHook:
         outside=(outside_of(event), outside_of(message_id), outside_of(webhook.user_id)),
         hidden=token.name or "" if token is not None and token.carrier == "query" else "",
         verify=verify or _sealed(sealed),
+        binds_id=_binds_id(webhook, message_id),
         sealed=sealed,
     )
+
+
+def _binds_id(webhook: Webhook, places: Sequence[str]) -> bool:
+    """Whether a place of the id is outside of what is signed: a stranger who has one signed body could give it the id of another delivery."""
+    if webhook.type in ("open", "token"):  # nothing is signed
+        return False
+    signature = webhook.signature
+    signed = {"header:webhook-id"} if webhook.type == "standard" else set()
+    if signature is not None and signature.id_header is not None:
+        signed.add(f"header:{signature.id_header.lower()}")
+    kinds = ("header:",) if webhook.type == "twilio" else KINDS  # Twilio signs the query
+    return any(place.startswith(kinds) and place.lower() not in signed for place in places)
 
 
 def _verifier(webhook: Webhook) -> Verify:

@@ -16,7 +16,8 @@ from ingest.clients.sender import agent_reader, location_reader, names_bot
 from ingest.contract import Credential, Parsed, Refusal, Route
 from ingest.http.routes import Routes
 from ingest.intake.intake import Intake, Sender
-from ingest.limits.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
+from ingest.judge.budget import burst_of
+from ingest.limits.rate import SLOTS, TABLE_BYTES, RateLimiter
 from ingest.protocols import segment
 from shared.clock import Clock
 from shared.errors import ConfigError

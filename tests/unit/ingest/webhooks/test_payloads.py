@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from ingest.contract import Accepted
+from ingest.contract import Accepted, Admission, Credential, Parsed
 from ingest.protocols import webhook
+from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 from shared.reading.units import ByteSize
-from tests.unit.ingest.webhooks.deliveries import delivery, desk, events, parsed, refused
+from tests.unit.ingest.webhooks.deliveries import delivery, desk, events, parsed
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TEXT = {"Content-Type": "text/plain"}
@@ -128,20 +130,42 @@ def test_a_dead_letter_is_read_again_by_the_rules_it_came_under() -> None:
     again.heads.clear()
     again.bodies.clear()
     webhook.judge_again(again, b'{"a":1}', dead.form, lambda: "made")
-    assert [(head.message_id, head.event) for head in again.heads] == [("hook:d", "push")]
+    assert [(head.message_id.rpartition(":")[0], head.event) for head in again.heads] == [("hook:d", "push")]
     assert events(again)[0]["properties"] == {"data": {"a": 1}}
     assert webhook.as_event(b'{"a":1}', dead.form) == b'{"a":1}'
     assert webhook.as_event(b'{"a":', dead.form) is None
 
 
-def test_limits_of_the_site_hold() -> None:
-    small = SiteLimits(event_bytes=ByteSize(200), events_per_request=2, request_bytes=ByteSize(1000))
+@pytest.mark.parametrize("rate", [None, 100])
+def test_what_the_limits_of_the_site_do_not_allow_is_kept_and_not_refused(rate: int | None) -> None:
+    """A vendor that hears 413 sends the same bytes for days, and some switch the webhook off."""
+    small = SiteLimits(event_bytes=ByteSize(200), events_per_request=500 if rate else 2, request_bytes=ByteSize(1000), rate=rate)
     here = desk(small, type="open")
-    assert refused(webhook.parse(delivery("[1,2,3]"), here)).code == "too_many_events"
-    result = parsed(webhook.parse(delivery({"a": "x" * 190}), here))
-    assert [each.reason.value for each in result.rejects] == ["too_large"]
-    assert refused(webhook.parse(delivery({"a": "x" * 1000}), here)).status == 413
+    many = json.dumps(list(range(201 if rate else 3))).encode()
+    for body, text in (
+        (many, "more than "),
+        (b'{"a":"%b"}' % (b"x" * 190), "200"),
+        (b'{"a":"%b"}' % (b"x" * 1000), "1008 bytes"),
+    ):
+        result = parsed(webhook.parse(delivery(body), here))
+        (kept,) = result.rejects
+        assert (result.heads, kept.reason, kept.body) == ([], DeadReason.TOO_LARGE, body)
+        assert text in kept.detail
+    admission = here.admit([Credential("webhook", "hook")])
+    assert isinstance(admission, Admission)
+    again = Parsed(replace(admission, limits=SiteLimits()))
+    webhook.judge_again(again, many, parsed(webhook.parse(delivery(many), here)).form, lambda: "made")
+    assert len(again.heads) == len(json.loads(many))
+
+
+def test_a_text_in_an_unknown_charset_is_kept() -> None:
+    result = parsed(webhook.parse(delivery(b"\xff\xfe{", {"Content-Type": "text/plain; charset=martian"}), desk(type="open")))
+    (kept,) = result.rejects
+    assert (kept.reason, kept.body) == (DeadReason.MALFORMED_JSON, b"\xff\xfe{")
+    assert "martian" in kept.detail
 
 
 def test_many_items_beyond_the_limit_are_not_built() -> None:
-    assert refused(webhook.parse(delivery(b"[" + b"1," * 4_000_000 + b"1]"), desk(type="open"))).code == "too_many_events"
+    result = parsed(webhook.parse(delivery(b"[" + b"1," * 3_000_000 + b"1]"), desk(type="open")))
+    assert [kept.reason for kept in result.rejects] == [DeadReason.TOO_LARGE]
+    assert result.bodies == []
