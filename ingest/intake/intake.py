@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from ingest.browser.pages import SitePages, pages_of
 from ingest.clients.address import Proxies, stricter, treat_address
+from ingest.clients.bursts import burst_of
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins
 from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadLocation
@@ -30,7 +31,6 @@ from ingest.intake.packer import Overloaded, Packer
 from ingest.intake.texts import of_sender, text_of
 from ingest.intake.ticket import FutureTicket, Ticket
 from ingest.intake.warned import note_cut, note_oddities, note_skew
-from ingest.judge.budget import burst_of
 from ingest.limits.rate import RateLimiter
 from ingest.limits.refusals import Refusals
 from ingest.trackers.micro import PROTOCOL, Micro

@@ -14,7 +14,7 @@ import math
 import mmap
 from hashlib import blake2b
 
-from ingest.judge.budget import burst_of
+from ingest.clients.bursts import burst_of
 
 SLOTS = 1 << 14
 TRIES = 16

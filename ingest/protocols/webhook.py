@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from ingest.clients.bursts import burst_of
 from ingest.contract import (
     Accepted,
     Admission,
@@ -32,7 +33,6 @@ from ingest.contract import (
 )
 from ingest.deliveries.payload import add_events
 from ingest.judge import calls
-from ingest.judge.budget import burst_of
 from ingest.judge.encoding import UnknownCharset, to_utf8
 from shared.events.outcome import DeadReason
 

@@ -10,13 +10,13 @@ import pytest
 from multidict import CIMultiDict
 
 from ingest.clients.address import Proxies, Treatment, parse_networks, stricter, treat_address
+from ingest.clients.bursts import burst_of
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins, preflight_headers
 from ingest.clients.sender import agent_reader, location_reader, names_bot
 from ingest.contract import Credential, Parsed, Refusal, Route
 from ingest.http.routes import Routes
 from ingest.intake.intake import Intake, Sender
-from ingest.judge.budget import burst_of
 from ingest.limits.rate import SLOTS, TABLE_BYTES, RateLimiter
 from ingest.protocols import segment
 from shared.clock import Clock

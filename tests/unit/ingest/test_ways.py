@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ingest.judge.budget import burst_of
+from ingest.clients.bursts import burst_of
 from shared.errors import NotConnected, Permanent
 from shared.project.model import Key, Project, Site, SiteLimits
 from shared.reading.units import ByteSize
