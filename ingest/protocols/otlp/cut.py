@@ -99,6 +99,7 @@ _scope = msgspec.json.Decoder(_Scope).decode
 def cut(body: bytes, signal: str, admission: Admission, *, packed: bool) -> Sequence[Piece] | Refusal:
     """Returns the records of an export, or why it is refused."""
     most = admission.limits.events_per_request
+    largest = MERGED_REQUESTS * int(admission.limits.request_bytes)
     found: list[Piece] = []
     merged = 0
     try:
@@ -117,7 +118,6 @@ def cut(body: bytes, signal: str, admission: Admission, *, packed: bool) -> Sequ
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         refusal = unreadable(body, Fault(DeadReason.MALFORMED_JSON, str(exc)))
         return admission.refuse(refusal.status, refusal.code, refusal.message)
-    largest = MERGED_REQUESTS * int(admission.limits.request_bytes)
     if merged > largest:  # each event, and each dead letter, has its own copy
         message = f"resource and scope under each of {len(found)} records are {merged} bytes, the limit is {largest}; let the exporter send smaller batches"
         return admission.refuse(413, "context_too_large", message)
@@ -161,11 +161,13 @@ def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
     for held in _items(getattr(export, outer), MOST_HOLDERS):
         holders = _count(holders)
         resource = _resource(held)
+        about = _object(resource.resource)
         for scope_held in _items(getattr(resource, middle), MOST_HOLDERS):
             holders = _count(holders)
             scope = _scope(scope_held)
+            about_scope = _object(scope.scope)
             for record in _items(getattr(scope, inner), most):
-                yield Piece(_object(resource.resource), _object(scope.scope), record, packed=False)
+                yield Piece(about, about_scope, record, packed=False)
 
 
 def _items(array: msgspec.Raw, most: int) -> list[bytes]:

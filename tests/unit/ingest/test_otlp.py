@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from ingest.contract import Accepted, Admission, HttpRequest, Parsed, Refusal
 from ingest.protocols import otlp
+from ingest.protocols.otlp import cut
 from tests.unit.ingest.desks import CountingDesk, post
 
 AT = 1_788_264_000_123_456_789
@@ -259,6 +260,16 @@ def test_a_large_resource_does_not_multiply() -> None:
     assert sum(map(len, result.bodies)) < 40 * 2**20
     assert {str(each.reason) for each in result.rejects} == {"too_large"}
     assert len(result.heads) + len(result.rejects) == 800
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_records_share_the_bytes_of_their_resource_and_scope(packed: bool) -> None:
+    # a copy for each of ten thousand records made gigabytes of a body of megabytes
+    body = asked(logs(LOG, LOG, LOG), packed=packed).body
+    pieces = cut.cut(body, "logs", Admission("shop", "web", "server", cut.NO_LIMITS), packed=packed)
+    assert not isinstance(pieces, Refusal)
+    assert len(pieces) == 3
+    assert len({id(each.resource) for each in pieces}) == len({id(each.scope) for each in pieces}) == 1
 
 
 def test_lists_without_end_are_not_built() -> None:
