@@ -6,6 +6,7 @@ opens it again, with the value of that moment.
 
 from __future__ import annotations
 
+import http.client
 import json
 import shlex
 import subprocess
@@ -67,7 +68,7 @@ def reveal(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def seen(document: Mapping[str, Any]) -> list[str]:
     """Returns the last values of the references in a document, to hide them in messages; empty if none was read."""
-    return [value for reference in references_in(dict(document)) for value in _seen.get(reference, ())]
+    return [value for reference in references_in(dict(document)) for value in tuple(_seen.get(reference, ()))]
 
 
 def _read(reference: Reference) -> str:
@@ -95,11 +96,14 @@ def _of_file(where: str) -> str:
 def _of_command(where: str) -> str:
     if not read_settings(SecretsSettings, PREFIX).commands:
         raise SetupError(f"${{command:…}} runs no program here; an operator allows it with {PREFIX}COMMANDS=true")
+    words = shlex.split(where)
+    if not words:
+        raise SetupError("${command:…} names no program")
     done = subprocess.run(  # noqa: S603 - the author of the project file is trusted, and an operator allowed it
-        shlex.split(where), stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_SECONDS, check=False
+        words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_SECONDS, check=False
     )
     if done.returncode:
-        raise SetupError(f"the command of a secret, {shlex.split(where)[0]}, ended with {done.returncode}")
+        raise SetupError(f"the command of a secret, {words[0]}, ended with {done.returncode}")
     return _text(done.stdout)
 
 
@@ -135,8 +139,11 @@ def _of_vault(where: str) -> str:
         raise (NotConnected if exc.code >= 500 or exc.code == 429 else SetupError)(
             f"the vault answers {exc.code} for {path}; look at the token's policy and the path"
         ) from None
-    except (urllib.error.URLError, TimeoutError) as exc:
-        raise NotConnected(f"the vault at VAULT_ADDR does not answer: {getattr(exc, 'reason', exc)}") from None
+    except http.client.InvalidURL as exc:
+        raise SetupError(f"VAULT_ADDR is no address: {exc}") from None
+    except (OSError, http.client.HTTPException) as exc:  # `HTTPException` is no `OSError`: a server that speaks something else
+        reason = getattr(exc, "reason", "") or str(exc) or type(exc).__name__
+        raise NotConnected(f"the vault at VAULT_ADDR does not answer: {reason}") from None
     data = found.get("data") if isinstance(found, dict) else None
     if isinstance(data, dict) and isinstance(data.get("data"), dict) and "metadata" in data:
         data = data["data"]

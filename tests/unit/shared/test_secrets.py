@@ -50,7 +50,7 @@ class _Vault(BaseHTTPRequestHandler):
 
     secrets: dict[str, str] = {}  # noqa: RUF012 - one server a test
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> object:
         if self.headers["X-Vault-Token"] != "a-token":
             return self._answer(403, {"errors": ["permission denied"]})
         path = self.path.removeprefix("/v1/")
@@ -60,6 +60,8 @@ class _Vault(BaseHTTPRequestHandler):
             return self._answer(307, {}, location=f"http://localhost:{self.server.server_port}/v1/kv/pg")  # type: ignore[attr-defined]
         if path == "kv/pg":
             return self._answer(200, {"data": self.secrets, "lease_duration": 2764800})
+        if path == "strange":
+            return self.wfile.write(b"220 mail.example.com ESMTP\r\n")
         return self._answer(503 if path == "sealed" else 404, {"errors": []})
 
     def _answer(self, status: int, body: dict[str, Any], location: str = "") -> None:
@@ -120,6 +122,8 @@ def test_a_command_runs_only_where_an_operator_allows_it(monkeypatch: pytest.Mon
     assert reveal(document) == {"p": "s3cret"}
     with pytest.raises(SetupError, match="ended with 1"):
         reveal({"p": "${command:false}"})
+    with pytest.raises(SetupError, match="names no program"):
+        reveal({"p": "${command: }"})
 
 
 def test_a_vault_gives_secrets_of_both_versions_and_its_refusals_are_told_apart(
@@ -132,8 +136,13 @@ def test_a_vault_gives_secrets_of_both_versions_and_its_refusals_are_told_apart(
     for where, error in (("kv/other#password", SetupError), ("kv/pg#user", SetupError), ("sealed#x", NotConnected)):
         with pytest.raises(error):
             reveal({"p": f"${{vault:{where}}}"})
+    with pytest.raises(NotConnected, match="does not answer"):  # another service has its port
+        reveal({"p": "${vault:strange#x}"})
     monkeypatch.setenv("VAULT_TOKEN", "wrong")
     with pytest.raises(SetupError, match="403"):
+        reveal({"p": "${vault:kv/pg#password}"})
+    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:vault")
+    with pytest.raises(SetupError, match="VAULT_ADDR is no address"):
         reveal({"p": "${vault:kv/pg#password}"})
     monkeypatch.setenv("VAULT_ADDR", "")
     with pytest.raises(SetupError, match="VAULT_ADDR"):
