@@ -36,7 +36,7 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     """Returns the flat form of a materialised event, which it takes apart. Properties stay an object, for the caller to lift.
 
     Members of the event and of its context that the classic form does not know keep their names; if another member has the name,
-    they are in the object `event`.
+    they are in the object `event`, beside the event's own `event` if it has one.
     """
     found = event.pop("context", None)
     context: dict[Any, Any] = dict(found) if type(found) is dict else {}
@@ -75,11 +75,11 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     row |= {name: own.pop(name) for name in ODD if name in own}
     rest = {"page": page, "screen": screen, "jitsu": own}
     row["context"] = {**context, **{name: value for name, value in rest.items() if value}}
-    for name, value in event.items():
-        if name in row:
-            row.setdefault("event", {})[name] = value
-        else:
-            row[name] = value
+    taken = {name: value for name, value in event.items() if name in row}
+    row |= {name: value for name, value in event.items() if name not in taken}
+    if taken:
+        own = row.get("event")
+        row["event"] = {**(own if type(own) is dict else {} if own is None else {"event": own}), **taken}
     return row
 
 

@@ -118,6 +118,12 @@ def test_an_event_of_another_protocol_has_classic_names_and_loses_nothing() -> N
     ]
 
 
+def test_an_event_whose_name_stands_beside_members_of_taken_names_is_a_row() -> None:
+    row = rows({"type": "page", "event": "Home", "userId": "u", "location": "here", "src": "mine"})[0]
+    assert (row["event_type"], row["event_event"], row["event_location"]) == ("page", "Home", "here")
+    assert row["src"] == "mine"
+
+
 def test_a_property_does_not_take_the_place_of_a_column_of_the_layout() -> None:
     row = rows({"type": "track", "event": "Sold", "userId": "u", "properties": {"event_type": "mine", "user": {"id": "mine"}}})[0]
     assert (row["event_type"], row["user_id"]) == ("Sold", "u")
