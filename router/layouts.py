@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -43,19 +44,23 @@ class Layouts:
         """Returns the shards that routers must hold."""
         return shards_of(self._known.get(site))
 
-    async def changed(self) -> None:
-        """Waits for the next change of any layout; nothing is missed between a look at the layouts and this call."""
-        await self._turn.wait()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Returns what waits for the next change of any layout. It counts from this call on, whenever it is awaited."""
+        return self._turn.wait()
 
     async def load(self, broker: Broker) -> None:
         """Reads all layouts, however long that takes; before that no site may be routed."""
+        said = ""
         while True:
             try:
                 self._known = await read_layouts(broker)
                 return self._tell()
             except Transient as exc:
                 log.debug("layouts of sites cannot be read yet", extra={"error": str(exc)})
-                await asyncio.sleep(AGAIN_SECONDS)
+            except msgspec.MsgspecError as exc:  # a router that left it out would route what is another's
+                if said != (said := str(exc)):
+                    log.error("the layout of a site cannot be read, so no site is routed", extra={"error": said})
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def follow(self, broker: Broker) -> None:
         """Follows the changes, for ever."""

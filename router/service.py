@@ -142,6 +142,7 @@ async def _route(context: ServiceContext, layouts: Layouts, sites: Workers[SiteR
         loading.cancel()
         draining.cancel()
     if not context.draining.is_set():
+        loading.result()  # raises what `load` raised
         await sites.run()
 
 

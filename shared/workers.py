@@ -59,7 +59,8 @@ class Workers(Generic[D]):
         make: makes the worker of a key.
         in_order: if a key leaves the project, its worker ends in order, as when the service drains; else it is cancelled.
         stagger_seconds: before it asks for another key, a process waits so long for each key that it has; so other replicas get some.
-        moved: waits for a change of what `wanted` returns for the same project; None: only the project changes it.
+        moved: returns what waits for a change of what `wanted` returns for the same project, counted from the call on; None: only the
+            project changes it.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Workers(Generic[D]):
         make: Callable[[str, D], Worker[D]],
         in_order: bool = False,
         stagger_seconds: float = 0.0,
-        moved: Callable[[], Awaitable[None]] | None = None,
+        moved: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._moved = moved
         self._context = context
@@ -120,27 +121,33 @@ class Workers(Generic[D]):
         await config.loaded.wait()
         snapshot = config.current
         while True:
+            # before the look, so that a change in the middle of it is not missed
+            moved = asyncio.ensure_future(self._moved()) if self._moved is not None else None
             try:
-                wanted = self._wanted(snapshot)
-            except ConfigError as exc:
-                log.error(
-                    "project cannot be followed, the last good one stays",
-                    extra={"revision": snapshot.revision, "error": str(exc)},
-                )
-                health.bad("project", f"revision {snapshot.revision} cannot be followed: {exc}")
-            else:
-                health.good("project")
-                await self._become(wanted, group)
-            if self._moved is None:
-                snapshot = await config.changed(snapshot)
-                continue
-            changed, moved = asyncio.ensure_future(config.changed(snapshot)), asyncio.ensure_future(self._moved())
-            try:
-                await asyncio.wait({changed, moved}, return_when=asyncio.FIRST_COMPLETED)
-                snapshot = await changed if changed.done() else snapshot
+                try:
+                    wanted = self._wanted(snapshot)
+                except ConfigError as exc:
+                    log.error(
+                        "project cannot be followed, the last good one stays",
+                        extra={"revision": snapshot.revision, "error": str(exc)},
+                    )
+                    health.bad("project", f"revision {snapshot.revision} cannot be followed: {exc}")
+                else:
+                    health.good("project")
+                    await self._become(wanted, group)
+                snapshot = await config.changed(snapshot) if moved is None else await self._next(snapshot, moved)
             finally:
-                changed.cancel()
-                moved.cancel()
+                if moved is not None:
+                    moved.cancel()
+
+    async def _next(self, snapshot: ConfigSnapshot, moved: asyncio.Future[object]) -> ConfigSnapshot:
+        """Waits for the next project, or for `moved`; returns the project as it is then."""
+        changed = asyncio.ensure_future(self._context.config.changed(snapshot))
+        try:
+            await asyncio.wait({changed, moved}, return_when=asyncio.FIRST_COMPLETED)
+            return await changed if changed.done() else snapshot
+        finally:
+            changed.cancel()
 
     async def _become(self, wanted: Mapping[str, D], group: asyncio.TaskGroup) -> None:
         for key, running in list(self._running.items()):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+
+import msgspec
 
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.streams.runs import WISHES, Wish, decode_wish
+
+log = logging.getLogger(__name__)
 
 
 class Wishes:
@@ -21,10 +26,14 @@ class Wishes:
         """Follows them for ever."""
         async for entry in Bucket(broker, topology.STATE_BUCKET).watch(f"{WISHES}*"):
             name = entry.key.removeprefix(WISHES)
-            if entry.value:
-                self._wishes[name] = decode_wish(entry.value)
-            else:
-                self._wishes.pop(name, None)
+            try:
+                if entry.value:
+                    self._wishes[name] = decode_wish(entry.value)
+                else:
+                    self._wishes.pop(name, None)
+            except msgspec.MsgspecError as exc:  # of a later version; an error here would end the router
+                log.error("a wish of a run cannot be read", extra={"connection": name, "error": str(exc)})
+                continue
             self._changed.set()
             self._changed = asyncio.Event()
 

@@ -131,3 +131,22 @@ async def test_a_worker_whose_lease_is_lost_is_cancelled_and_takes_it_again(monk
         bench.leases["router.a"].lost.set()
         await bench.until(lambda: len(bench.notes) == 3)
         assert bench.notes == ["a begins 1", "a is cancelled", "a begins 1"]
+
+
+async def test_a_change_in_the_middle_of_a_look_leads_to_another_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [asyncio.Event()]
+    bench = Bench(monkeypatch, moved=lambda: turns[-1].wait())
+
+    class Wanted(dict[str, str]):
+        """A look at the project, in which another part of the process changes what is wanted."""
+
+        def items(self) -> Any:
+            bench.wanted = {"a": "1", "b": "1"}
+            turns[-1].set()
+            turns.append(asyncio.Event())
+            return super().items()
+
+    async with bench.running():
+        bench.apply(1)
+        bench.wanted = Wanted(a="1")
+        await bench.until(lambda: set(bench.notes) == {"a begins 1", "b begins 1"})
