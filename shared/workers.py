@@ -140,11 +140,12 @@ class Workers(Generic[D]):
                 if moved is not None:
                     moved.cancel()
 
-    async def _next(self, snapshot: ConfigSnapshot, moved: asyncio.Future[object]) -> ConfigSnapshot:
+    async def _next(self, snapshot: ConfigSnapshot, moved: asyncio.Future[Any]) -> ConfigSnapshot:
         """Waits for the next project, or for `moved`; returns the project as it is then."""
         changed = asyncio.ensure_future(self._context.config.changed(snapshot))
         try:
-            await asyncio.wait({changed, moved}, return_when=asyncio.FIRST_COMPLETED)
+            waits: list[asyncio.Future[Any]] = [changed, moved]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             return await changed if changed.done() else snapshot
         finally:
             changed.cancel()

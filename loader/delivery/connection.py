@@ -224,13 +224,15 @@ class ConnectionLoader:
                 await flow.prepare(retries)
                 self._retries = retries
                 self._tell(flow)
+                rebuilds = destination.capabilities.transactional  # `penstock rebuild` is for these; no other flow answers it
+                watching = [watch_requests(self._context, self._name, self._definition.queue)] if rebuilds else []
                 await together(
                     flow.shape_all(queue, self._gate),
                     flow.retry_all(retries, self._gate),
                     flow.deliver_all(partial(self._loaded, flow)),
                     flow.follow_rewinds(queue, partial(self._tell, flow)),
                     self._wake_at_drain(queue, asides),
-                    watch_requests(self._context, self._name, self._definition.queue),
+                    *watching,
                 )
 
     async def _wake_at_drain(self, *readers: QueueReader) -> None:

@@ -165,6 +165,7 @@ def _json_rows(stream: IO[bytes], search: Search) -> Iterator[tuple[bytes, bool 
 
 
 def _csv_rows(stream: IO[bytes], search: Search) -> Iterator[tuple[bytes, bool | None]]:
+    csv.field_size_limit(LONGEST_LINE)  # of the process: Python's own is 128 KiB, and an event may have longer values
     positions: list[int] | None = None
     for record in _records(stream):
         text = record.decode("utf-8", "surrogateescape")

@@ -78,8 +78,8 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     taken = {name: value for name, value in event.items() if name in row}
     row |= {name: value for name, value in event.items() if name not in taken}
     if taken:
-        own = row.get("event")
-        row["event"] = {**(own if type(own) is dict else {} if own is None else {"event": own}), **taken}
+        there = row.get("event")
+        row["event"] = {**(there if type(there) is dict else {} if there is None else {"event": there}), **taken}
     return row
 
 

@@ -50,7 +50,7 @@ class _Vault(BaseHTTPRequestHandler):
 
     secrets: dict[str, str] = {}  # noqa: RUF012 - one server a test
 
-    def do_GET(self) -> object:
+    def do_GET(self) -> None:
         if self.headers["X-Vault-Token"] != "a-token":
             return self._answer(403, {"errors": ["permission denied"]})
         path = self.path.removeprefix("/v1/")
@@ -61,7 +61,8 @@ class _Vault(BaseHTTPRequestHandler):
         if path == "kv/pg":
             return self._answer(200, {"data": self.secrets, "lease_duration": 2764800})
         if path == "strange":
-            return self.wfile.write(b"220 mail.example.com ESMTP\r\n")
+            self.wfile.write(b"220 mail.example.com ESMTP\r\n")
+            return None
         return self._answer(503 if path == "sealed" else 404, {"errors": []})
 
     def _answer(self, status: int, body: dict[str, Any], location: str = "") -> None:
