@@ -133,7 +133,8 @@ def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[
     `decode` reads the body; msgspec's own reading makes each number with a point or an exponent the nearest double.
 
     `timestamp` is `receivedAt - (sentAt - originalTimestamp)` where the client sent both, as Segment computes it
-    (segment.com/docs/connections/spec/common, "Timestamps"); else the time as sent; else `receivedAt`.
+    (segment.com/docs/connections/spec/common, "Timestamps"); else the time as sent; else `receivedAt`. Of a client that gives an
+    event both times, as RudderStack's SDK for Node does, the `timestamp` counts: it is the caller's, the other is that of the call.
 
     Raises:
         msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
@@ -158,13 +159,10 @@ def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[
     event["receivedAt"] = received_at
     sent = event.get("originalTimestamp") or event.get("timestamp")
     original = read_time(sent)
-    if original is None:
-        event["timestamp"] = received_at
-        if sent is not None:
-            event["originalTimestamp"] = sent
-    else:
-        event["originalTimestamp"] = sent if is_finer(sent) else original
-        event["timestamp"] = _shift(original, facts.skew)
+    moment = original if sent is event.get("timestamp") else read_time(event.get("timestamp")) or original
+    event["timestamp"] = received_at if moment is None else _shift(moment, facts.skew)
+    if sent is not None:
+        event["originalTimestamp"] = sent if original is None or is_finer(sent) else original
     if facts.sent_at is not None:
         event["sentAt"] = facts.sent_at
     for key in NOT_FOR_WAREHOUSES:

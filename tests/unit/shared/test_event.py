@@ -49,6 +49,22 @@ def test_a_time_that_is_none_stays_as_sent_and_the_receipt_counts() -> None:
     assert (full["timestamp"], full["originalTimestamp"]) == (RECEIVED, "yesterday")
 
 
+@pytest.mark.parametrize(
+    ("given", "call", "counts"),
+    [
+        ("2026-02-01T09:00:00Z", "2026-03-01T12:00:00Z", datetime(2026, 2, 1, 9, 0, 10, tzinfo=UTC)),
+        ("2026-02-01T09:00:00Z", "yesterday", datetime(2026, 2, 1, 9, 0, 10, tzinfo=UTC)),
+        ("yesterday", "2026-03-01T12:00:00Z", RECEIVED),
+        ("yesterday", "tomorrow", RECEIVED),
+    ],
+)
+def test_of_two_times_of_an_event_the_callers_counts_and_that_of_the_call_stays(given: str, call: str, counts: datetime) -> None:
+    context = request(sent_at="2026-03-01T12:00:00Z", skew=10_000_000)
+    full = event({"timestamp": given, "originalTimestamp": call}, context)
+    assert full["timestamp"] == counts
+    assert full["originalTimestamp"] == (read_time(call) or call)
+
+
 def test_the_servers_ip_and_agent_win_for_browsers_and_not_for_backends() -> None:
     body = {"context": {"ip": "203.0.113.9", "userAgent": "theirs"}}
     seen = {"ip": "198.51.100.1", "user_agent": "ours"}
