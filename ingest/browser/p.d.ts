@@ -74,7 +74,7 @@ export interface Analytics {
   trackForm(elements: Element | Iterable<Element>, event: string | ((element: Element) => string), properties?: Properties): Analytics
   /** Forgets the user and starts a new anonymous visitor. */
   reset(): void
-  /** When the settings and the device destinations are there. */
+  /** When the settings and the device destinations are there; at once while consent waits. */
   ready(): Promise<void>
   ready<T>(done: () => T): Promise<T>
   consent(given: boolean | { [category: string]: boolean }): Analytics

@@ -12,6 +12,11 @@ The script beside it is an ES module of the same name:
     export function load(options, tools) -> handle          may return a promise of it
     handle(event) -> anything                               may return a promise
     handle.reset()                                          optional: the visitor is another one from here, `analytics.reset()`
+    handle.consent(may, granted)                            optional: what the visitor grants from here, `analytics.consent(…)`
+
+`may` says whether the visitor still grants every category of the connection; while it is false no event comes. `granted` is true, false
+or an object of categories. The page tells a device that is loaded, in turn, at each decision, also if nothing changes. A device tells its
+vendor to stop, and to go on. Where the vendor has no public call for it, the page of the device in `docs/devices/` says so.
 
 `options` is the Struct as JSON, without the options that have their defaults of None. The page's script calls `load` once a page,
 when the first event for the device waits. It then calls `handle` with each event once, in the order of the calls of the page, and

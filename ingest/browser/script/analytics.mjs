@@ -36,6 +36,7 @@ export function createAnalytics(options) {
   let dispatch = null
   let forDevices = []
   let settingsFound = null
+  let hasBegun = false
   let isReady = false
   const readyCalls = []
 
@@ -68,9 +69,14 @@ export function createAnalytics(options) {
   function pass(event) {
     if (preferences) (event.context.consent ??= {}).categoryPreferences ??= preferences
     if (event.integrations?.["Penstock"] !== false) queue.push(event)
-    if (dispatch) dispatch(event)
+    hand(event)
+  }
+
+  // To device destinations, as `startDevices` takes it.
+  function hand(...words) {
+    if (dispatch) dispatch(...words)
     else if (forDevices) {
-      forDevices.push(event)
+      forDevices.push(words)
       if (forDevices.length > MOST_HELD) forDevices.shift()
     }
   }
@@ -183,7 +189,9 @@ export function createAnalytics(options) {
     }
   }
 
+  // Not before the visitor consents: until then the page asks for nothing.
   async function begin() {
+    hasBegun = true
     const found = await settings()
     try {
       if (found.devices?.length) {
@@ -192,7 +200,7 @@ export function createAnalytics(options) {
         const user = () => ({ ...person.said(), anonymousId: person.anonymousId() })
         const made = module.startDevices({ devices: found.devices, base: base + "/", nonce, warn, log, user })
         dispatch = made
-        forDevices.splice(0).forEach(made)
+        forDevices.splice(0).forEach((words) => made(...words))
       } else dispatch = () => 0
     } catch (error) {
       warn("device destinations do not load:", error)
@@ -200,9 +208,11 @@ export function createAnalytics(options) {
     forDevices = null
     isReady = true
     settingsFound = found
+    person.settle(found.cookie?.domain)
     if (gate === "open") askForCookie(found)
     readyCalls.splice(0).forEach((done) => done())
   }
+
   // Browsers that forget a script's cookie after a week keep a server's.
   async function askForCookie(found) {
     if (!found?.cookie || options.cookie === false) return
@@ -212,7 +222,9 @@ export function createAnalytics(options) {
     try {
       const body = JSON.stringify({ writeKey: key, anonymousId: person.anonymousId() })
       const answer = await fetch(base + "/i", { method: "POST", body, credentials: "include" })
-      if (answer.ok && (await heard(answer)).ours) keep("penstock_cookie", mark)
+      if (!answer.ok || !(await heard(answer)).ours) return
+      keep("penstock_cookie", mark)
+      person.settle()
     } catch (error) {
       log("no cookie of the server:", error)
     }
@@ -232,13 +244,12 @@ export function createAnalytics(options) {
     trackForm: (elements, ...words) => onEach(elements, "submit", ...words),
     reset() {
       person.reset()
-      if (dispatch) dispatch(null)
-      else forDevices?.push(null)
+      hand(null)
       if (gate === "open") askForCookie(settingsFound)
       emit("reset")
     },
     ready(done) {
-      const promise = isReady ? Promise.resolve() : new Promise((resolve) => readyCalls.push(resolve))
+      const promise = isReady || !hasBegun ? Promise.resolve() : new Promise((resolve) => readyCalls.push(resolve))
       return done ? promise.then(done) : promise
     },
     // true or categories: events that waited go on, with the categories. false: they are thrown away, and the browser forgets the visitor.
@@ -247,7 +258,7 @@ export function createAnalytics(options) {
         gate = "shut"
         held = []
         if (forDevices) forDevices = []
-        else dispatch?.(false)
+        hand(undefined, false)
         preferences = null
         if (queue) queue.clear()
         // what pages before this one left
@@ -257,10 +268,12 @@ export function createAnalytics(options) {
         return self
       }
       preferences = typeof given === "object" && given ? { ...given } : null
+      hand(undefined, preferences ?? true)
       if (gate !== "open") {
         gate = "open"
         person.remember()
         open()
+        if (!hasBegun) begin()
         const id = person.anonymousId()
         for (const event of held.splice(0)) pass({ ...event, anonymousId: id })
         if (settingsFound) askForCookie(settingsFound)
@@ -286,6 +299,5 @@ export function createAnalytics(options) {
   const { consent = true } = options
   if (consent === "wait") gate = "wait"
   else self.consent(consent)
-  begin()
   return self
 }

@@ -32,7 +32,8 @@ export function startDevices({ devices, base, nonce, warn, log, user }) {
     },
   }
   const lanes = devices.map((device) => lane(device, base, tools, warn))
-  return (event) => lanes.forEach((take) => take(event))
+  // An event; null: the visitor is another one from here; undefined: what the visitor grants from here, true, false or categories.
+  return (...words) => lanes.forEach((take) => take(...words))
 }
 
 function lane(device, base, tools, warn) {
@@ -41,15 +42,20 @@ function lane(device, base, tools, warn) {
   let isFull = false
   let isFresh = false
   let refusals = 0
-  return (event) => {
-    // false: the visitor refuses; what waits for the vendor goes nowhere
-    if (event === false) return refusals++
-    // null: the visitor is another one from here
+  let wanted = 0
+  return (event, granted) => {
+    if (event === undefined) {
+      const may = granted !== false && !refuses(device.consent, { consent: { categoryPreferences: granted } })
+      // what waits for the vendor goes nowhere
+      if (!may) {
+        refusals++
+        wanted = 0
+      }
+      return inTurn("does not hear of consent", (handle) => handle.consent?.(may, granted))
+    }
     if (!event) {
       isFresh = !chain
-      chain = chain?.then((handle) => (begin(handle), handle)) ?? null
-      chain?.catch(() => 0)
-      return
+      return inTurn("does not forget the visitor", begin)
     }
     if (!wants(device, event)) return
     if (waiting >= MOST_WAITING) {
@@ -58,9 +64,16 @@ function lane(device, base, tools, warn) {
       return
     }
     waiting++
-    chain ??= import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(device.src, base).href)
-      .then((module) => module.load(device.options, tools))
-      .then((handle) => (isFresh && begin(handle), handle))
+    wanted++
+    if (!chain) {
+      chain = import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(device.src, base).href).then((module) => {
+        if (wanted) return module.load(device.options, tools)
+        // the visitor refused meanwhile, and does not meet the vendor
+        chain = null
+        throw null
+      })
+      if (isFresh) inTurn("does not forget the visitor", begin)
+    }
     const copy = structuredClone(event)
     const before = refusals
     chain = chain.then(
@@ -84,11 +97,19 @@ function lane(device, base, tools, warn) {
   }
 
   function begin(handle) {
-    try {
-      handle.reset?.()
-    } catch (error) {
-      warn(`${device.name}: does not forget the visitor:`, error)
-    }
+    handle.reset?.()
+  }
+
+  function inTurn(failure, act) {
+    chain = chain?.then((handle) => {
+      try {
+        act(handle)
+      } catch (error) {
+        warn(`${device.name}: ${failure}:`, error)
+      }
+      return handle
+    }) ?? null
+    chain?.catch(() => 0)
   }
 }
 

@@ -1,7 +1,7 @@
 // Who the visitor is: an anonymous id in a cookie and in localStorage, and what `identify` and `group` said. Read again each time,
 // because other pages of the site may change it.
 
-import { forget, keep, newId, read, readCookie, readJson, widestDomain, writeCookie } from "./storage.mjs"
+import { dropCookies, forget, keep, newId, read, readCookies, readJson, widestDomain, writeCookie } from "./storage.mjs"
 
 const ID = "penstock_id"
 const PERSON = "penstock_person"
@@ -13,21 +13,35 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
   let person = null
   let persistent = false
   let domain = cookieDomain
+  // what the site says of its cookie is known
+  let isSettled = false
 
   function known() {
     for (const name of KNOWN) {
-      const found = readCookie(name) || read(name)
+      const found = readCookies(name)[0] || read(name)
       if (found) return found.replace(/^"|"$/g, "")
     }
     return null
   }
 
-  function persist(id) {
-    anonymousId = id
+  const cookies = () => (persistent && cookie ? readCookies(ID) : [])
+
+  // Of cookies side by side: that of the id in use, then that of the last visit to this host, then the oldest.
+  function kept() {
+    const held = cookies()
+    const last = persistent && read(ID)
+    return [anonymousId, last].find((id) => held.includes(id)) || held[0] || last
+  }
+
+  function persist(given) {
+    const id = (anonymousId = String(given))
     if (!persistent) return
-    if (cookie && readCookie(ID) !== id) {
+    const held = cookies()
+    if (cookie && (!held.includes(id) || (isSettled && held.length > 1))) {
       domain ??= widestDomain()
-      writeCookie(ID, id, cookieDays, domain)
+      // one of another domain would hide this one, or another page's choice
+      if (held.length) dropCookies(ID, domain)
+      if (!cookies().includes(id)) writeCookie(ID, id, cookieDays, domain)
     }
     if (read(ID) !== id) keep(ID, id)
   }
@@ -39,8 +53,8 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
 
   const self = {
     anonymousId() {
-      const found = persistent && ((cookie && readCookie(ID)) || read(ID))
-      if (!found || found !== anonymousId || (cookie && !readCookie(ID))) {
+      const found = kept()
+      if (!found || found !== anonymousId || (persistent && cookie && cookies().length !== 1)) {
         persist(found || anonymousId || (persistent && known()) || newId())
       }
       return anonymousId
@@ -66,15 +80,20 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
       persistent = true
       if (person) update(person)
       // an id from an earlier visit goes on
-      const found = (cookie && readCookie(ID)) || read(ID) || known()
-      persist(found || made || newId())
+      persist(kept() || known() || made || newId())
+    },
+    // The domain that the server sets the cookie for, if it does and if it is that of the page.
+    settle(found) {
+      isSettled = true
+      if (found && ("." + location.hostname).endsWith("." + found)) domain = found
+      if (anonymousId) persist(anonymousId)
     },
     forget() {
       persistent = false
       person = anonymousId = null
       forget(PERSON)
       forget(ID)
-      if (readCookie(ID)) writeCookie(ID, null, 0, (domain ??= widestDomain()))
+      if (readCookies(ID).length) dropCookies(ID)
     },
   }
   return self

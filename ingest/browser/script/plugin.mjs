@@ -27,6 +27,7 @@ window.penstockDevices = (settings) => {
           traits: analytics?.user().traits(),
         }),
       })
+      analytics?.on?.("reset", () => take(null))
       loaded = true
     },
     track: hand,

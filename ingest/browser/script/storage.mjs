@@ -45,12 +45,15 @@ export function readJson(name) {
   }
 }
 
-export function readCookie(name) {
+// Every value of this name: cookies of several domains stand side by side, the oldest first.
+export function readCookies(name) {
   try {
-    const found = document.cookie.split("; ").find((each) => each.startsWith(name + "="))
-    return found ? decodeURIComponent(found.slice(name.length + 1)) : null
+    return document.cookie
+      .split("; ")
+      .filter((each) => each.startsWith(name + "="))
+      .map((each) => decodeURIComponent(each.slice(name.length + 1)))
   } catch {
-    return null
+    return []
   }
 }
 
@@ -66,19 +69,26 @@ export function writeCookie(name, value, days, domain) {
   }
 }
 
+// The domains that a page may set a cookie for, the widest first: example.com, shop.example.com, and "", the host alone.
+function domainsOfPage() {
+  const parts = location.hostname.split(".")
+  if (/^[\d.]+$|:/.test(location.hostname)) return [""]
+  return [...parts.slice(1).map((_, index) => parts.slice(-2 - index).join(".")), ""]
+}
+
 // The widest domain that takes a cookie of this page: example.com for www.shop.example.com; "" for the host alone.
 export function widestDomain() {
-  const parts = location.hostname.split(".")
-  if (/^[\d.]+$|:/.test(location.hostname)) return ""
-  for (let count = 2; count <= parts.length; count++) {
-    const domain = parts.slice(-count).join(".")
+  return domainsOfPage().find((domain) => {
     writeCookie("penstock_try", "1", 1, domain)
-    if (readCookie("penstock_try")) {
-      writeCookie("penstock_try", null, 0, domain)
-      return domain
-    }
-  }
-  return ""
+    const isTaken = readCookies("penstock_try").length
+    writeCookie("penstock_try", null, 0, domain)
+    return isTaken || !domain
+  })
+}
+
+// Removes a cookie from every domain but one.
+export function dropCookies(name, but) {
+  for (const domain of domainsOfPage()) if (domain !== but) writeCookie(name, null, 0, domain)
 }
 
 export function newId() {

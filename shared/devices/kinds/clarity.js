@@ -26,7 +26,8 @@ export async function load(options, tools) {
   }
   consent({})
   await loading
-  return (event) => {
+  let isTakenBack = false
+  const handle = (event) => {
     if (window.clarity.q?.length > MOST_WAITING) {
       if (told) return
       told = true
@@ -40,6 +41,18 @@ export async function load(options, tools) {
     for (const tag of options.tags) if (Object.hasOwn(values, tag) && values[tag] != null) clarity("set", cut(tag), valuesOf(values[tag]))
     if (event.type === "track") clarity("event", cut(event.event))
   }
+  handle.consent = (may, granted) => {
+    if (may) {
+      if (storages.length) typeof granted === "object" && consent(granted)
+      else if (isTakenBack) clarity("consentv2", { ad_Storage: granted === true ? "granted" : "denied", analytics_Storage: "granted" })
+    } else if (!isTakenBack) {
+      // Clarity removes its cookies and begins again without
+      clarity("consent", false)
+      last = ""
+    }
+    isTakenBack = !may
+  }
+  return handle
 }
 
 function valuesOf(value) {

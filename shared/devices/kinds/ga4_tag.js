@@ -41,6 +41,7 @@ const ITEM = {
   quantity: ["quantity"],
 }
 const LONGEST = new Map([["page_location", 1000], ["page_referrer", 420], ["page_title", 300]])
+const TYPES = ["ad_storage", "ad_user_data", "ad_personalization", "analytics_storage"]
 const MOST_PARAMETERS = 25
 const MOST_WAITING = 1000
 
@@ -69,7 +70,7 @@ export async function load(options, tools) {
   }
   const handle = (event) => {
     if (layer.length > MOST_WAITING && !window.google_tag_manager) return full(tools)
-    consent(event)
+    consent(event.context?.consent?.categoryPreferences)
     const userId = event.userId && cut(String(event.userId), 256)
     if (userId && userId !== user) configure(userId)
     else if (!isConfigured) configure()
@@ -79,6 +80,11 @@ export async function load(options, tools) {
     if (name) gtag("event", name, { ...parametersOf(event, name), send_to: id })
   }
   handle.reset = () => user && configure(null)
+  handle.consent = (may, granted) => {
+    // Google's own switch: nothing goes for this ID, also nothing that the tag measures by itself
+    window["ga-disable-" + id] = !may
+    consent.decide(granted)
+  }
   return handle
 }
 
@@ -95,21 +101,34 @@ export function attributesOf({ integrity }) {
   return integrity ? { integrity, crossorigin: "anonymous" } : {}
 }
 
-// Everything is denied until an event says that its categories are granted.
+// Everything is denied until an event or the visitor says that its categories are granted.
 export function consentMode(modes, say) {
   const types = Object.entries(modes)
-  if (!types.length) return () => 0
   const states = (granted) =>
     Object.fromEntries(types.map(([type, categories]) => [type, categories.every((each) => granted[each] === true) ? "granted" : "denied"]))
   let last = states({})
-  say("default", last)
-  return (event) => {
-    const granted = event.context?.consent?.categoryPreferences
+  let isTakenBack = false
+  if (types.length) say("default", last)
+  const hear = (granted) => {
     if (!granted || typeof granted !== "object") return
     const now = states(granted)
     if (types.some(([type]) => now[type] !== last[type])) say("update", now)
     last = now
   }
+  const all = (state) => Object.fromEntries(TYPES.map((type) => [type, state]))
+  hear.decide = (granted) => {
+    if (granted === false) {
+      last = states({})
+      say("update", { ...all("denied"), ...last })
+      isTakenBack = true
+    } else if (granted === true && isTakenBack) {
+      // what no category decides is granted as before; categories alone do not say so
+      say("update", { ...all("granted"), ...last })
+      isTakenBack = false
+    }
+    hear(granted)
+  }
+  return hear
 }
 
 export function nameOf(event, own) {

@@ -18,17 +18,19 @@ export async function load(options, tools) {
     await tools.script(options.script || address(options), options.integrity ? { integrity: options.integrity, crossorigin: "anonymous" } : {})
   }
   const isNew = { properties: true }
-  return (event) => {
+  const handle = (event) => {
     if (layer.length > MOST_WAITING && !window.google_tag_manager) {
       if (told) return
       told = true
       throw new Error("the vendor's script does not take its events; further ones are left out")
     }
-    consent(event)
+    consent(event.context?.consent?.categoryPreferences)
     if (!isNew.properties) layer.push(Object.fromEntries(OWN.map((key) => [key, null])))
     isNew.properties = false
     layer.push(pushed(event, options, nameOf, parametersOf))
   }
+  handle.consent = (may, granted) => consent.decide(may || Object.keys(options.consent_mode).length ? granted : false)
+  return handle
 }
 
 function gtag() {

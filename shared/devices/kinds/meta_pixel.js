@@ -40,25 +40,33 @@ export async function load(options, tools) {
   const attributes = options.integrity ? { integrity: options.integrity, crossorigin: "anonymous" } : {}
   // a page that has a pixel of its own loads the script itself
   if (fbq.ofPenstock) await tools.script(options.script || "https://connect.facebook.net/en_US/fbevents.js", attributes)
-  let isGranted = false
+  let isGranted = !options.consent_mode.length
   let told = false
-  return (event) => {
+  const allow = (now) => {
+    if (now !== isGranted) fbq("consent", now ? "grant" : "revoke")
+    isGranted = now
+  }
+  const decide = (granted) => {
+    if (options.consent_mode.length && isObject(granted)) allow(options.consent_mode.every((category) => granted[category] === true))
+  }
+  const handle = (event) => {
     if (fbq.queue?.length > MOST_WAITING && !fbq.callMethod) {
       if (told) return
       told = true
       throw new Error("the vendor's script does not take its events; further ones are left out")
     }
-    const granted = event.context?.consent?.categoryPreferences
-    if (options.consent_mode.length && granted && typeof granted === "object") {
-      const now = options.consent_mode.every((category) => granted[category] === true)
-      if (now !== isGranted) fbq("consent", now ? "grant" : "revoke")
-      isGranted = now
-    }
+    decide(event.context?.consent?.categoryPreferences)
     const name = event.type === "page" ? "PageView" : event.type === "track" ? text(event.event) : ""
     if (!name) return
     const known = Object.hasOwn(options.events, name) ? options.events[name] : NAMES.get(name) || name
     fbq(STANDARD.has(known) ? "trackSingle" : "trackSingleCustom", id, known, parametersOf(event), { eventID: event.messageId })
   }
+  handle.consent = (may, granted) => {
+    if (!may) allow(false)
+    else if (options.consent_mode.length) decide(granted)
+    else allow(true)
+  }
+  return handle
 }
 
 function stub() {

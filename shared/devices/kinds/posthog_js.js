@@ -24,6 +24,9 @@ export async function load(options, tools) {
   }
   // another project of the page is an instance of its own
   const posthog = main.init(options.project_key, config, ...(first === options.project_key ? [] : ["penstock_" + options.project_key]))
+  // PostHog itself remembers that an earlier visit ended with a refusal; an event that comes here says that this is over
+  const optIn = () => posthog.has_opted_out_capturing() && posthog.opt_in_capturing({ captureEventName: false })
+  if (!isOfPage) optIn()
   let user
   const handle = (event) => {
     const userId = event.userId && String(event.userId)
@@ -44,6 +47,12 @@ export async function load(options, tools) {
   handle.reset = () => {
     user = undefined
     posthog.reset()
+  }
+  let isTakenBack = false
+  handle.consent = (may) => {
+    if (!may) posthog.opt_out_capturing()
+    else if (isTakenBack) optIn()
+    isTakenBack = !may
   }
   return handle
 }

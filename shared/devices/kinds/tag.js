@@ -1,4 +1,4 @@
-// Any HTML or script, for each event. Options: html, script, load (shared/devices/kinds/tag.py).
+// Any HTML or script, for each event. Options: html, script, load, revoke (shared/devices/kinds/tag.py).
 
 const HOLE = /\{\{\s*event((?:\.[\w$ -]+)*)\s*\}\}/g
 const ADDRESSES = new Set(["src", "href", "action", "formaction", "poster", "data", "xlink:href", "srcset"])
@@ -9,10 +9,14 @@ const OWN_HOST = /^\s*((https?:)?\/\/[^/{]+)?\/[^/{]/
 export function load(options, tools) {
   const build = options.html ? parsed(options.html) : null
   if (options.load) put(parsed(options.load), null, tools)
-  return (event) => {
+  const handle = (event) => {
     if (build) put(build, event, tools)
     if (options.script) run(`(function (event) {${filled(options.script, event, json)}\n})(${json(event)})`, tools)
   }
+  handle.consent = (may) => {
+    if (!may && options.revoke) run(`(() => {${options.revoke}\n})()`, tools)
+  }
+  return handle
 }
 
 function parsed(html) {

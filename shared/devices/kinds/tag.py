@@ -38,6 +38,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     load: Annotated[
         Annotated[str, Meta(min_length=1)] | None, Meta(description="HTML that is added to the page once, before the first event")
     ] = None
+    revoke: Annotated[
+        Annotated[str, Meta(min_length=1)] | None, Meta(description="JavaScript that runs when the visitor takes consent back")
+    ] = None
 
 
 OPTIONS = Options
@@ -65,4 +68,6 @@ def check(path: str, options: Options) -> list[Problem]:
             )
     if options.load and "{{" in options.load:
         problems.append(Problem(f"{path}.load", "is added once, before any event, so it holds no `{{ event }}`"))
+    if options.revoke and "{{" in options.revoke:
+        problems.append(Problem(f"{path}.revoke", "runs for no event, so it holds no `{{ event }}`"))
     return problems

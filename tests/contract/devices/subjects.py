@@ -21,6 +21,8 @@ class Subject:
     """JavaScript: the names of the track events that the vendor has been told, in order; an empty array before."""
     vendor: Mapping[str, str] = field(default_factory=dict)
     """The vendor's scripts, by their whole addresses: what Chromium gets for them."""
+    revoked: str = ""
+    """JavaScript: whether the vendor was told that consent is taken back. Empty: it cannot be told, and its page says so."""
     wrong: tuple[Mapping[str, Any], str] = ({}, "")
     """Options that `check` refuses, and a part of what it says."""
 
@@ -35,26 +37,30 @@ def vendor(name: str) -> str:
 
 SUBJECTS: dict[str, Subject] = {
     "tag": Subject(
-        options={"script": "(window.told ??= []).push(event.event)"},
+        options={"script": "(window.told ??= []).push(event.event)", "revoke": "window.revoked = true"},
         names="window.told ?? []",
+        revoked="window.revoked",
         wrong=({"html": "<b>{{ user }}</b>"}, "expected a path into the event"),
     ),
     "ga4_tag": Subject(
         options={"measurement_id": "G-ABC123"},
         names="(window.told ?? []).filter(([verb]) => verb === 'event').map((words) => words[1])",
         vendor={"https://www.googletagmanager.com/gtag/js?id=G-ABC123": vendor("gtag.js")},
+        revoked="window['ga-disable-G-ABC123']",
         wrong=({"measurement_id": "UA-1"}, "an ID such as G-ABC123"),
     ),
     "meta_pixel": Subject(
         options={"pixel_id": "1234567890"},
         names="(window.told ?? []).filter(([verb]) => verb.startsWith('track')).map((words) => words[2])",
         vendor={"https://connect.facebook.net/en_US/fbevents.js": vendor("fbevents.js")},
+        revoked="told.some(([verb, word]) => verb === 'consent' && word === 'revoke')",
         wrong=({"pixel_id": "abc"}, "expected digits"),
     ),
     "gtm": Subject(
         options={"container_id": "GTM-ABC123"},
         names="(window.told ?? []).map((words) => words[1]).filter(({type}) => type === 'track').map(({event}) => event)",
         vendor={"https://www.googletagmanager.com/gtm.js?id=GTM-ABC123": vendor("gtm.js")},
+        revoked="told.some(([verb, word, states]) => verb === 'consent' && states.ad_storage === 'denied')",
         wrong=({"container_id": "GTM-ABC123", "environment_auth": "x"}, "write both or none"),
     ),
     "logrocket": Subject(
@@ -73,12 +79,14 @@ SUBJECTS: dict[str, Subject] = {
         options={"project_id": "abc123"},
         names="(window.told ?? []).filter(([verb]) => verb === 'event').map((words) => words[1])",
         vendor={"https://www.clarity.ms/tag/abc123": vendor("clarity.js")},
+        revoked="told.some(([verb, word]) => verb === 'consent' && word === false)",
         wrong=({"project_id": "abc123", "consent_mode": {"ads": ["marketing"]}}, "unknown; known: ad_Storage"),
     ),
     "posthog_js": Subject(
         options={"project_key": "phc_abc"},
         names="(window.told ?? []).filter(([verb]) => verb === 'capture').map((words) => words[1])",
         vendor={"https://us-assets.i.posthog.com/static/array.js": vendor("posthog.js")},
+        revoked="told.some(([verb]) => verb === 'opt_out_capturing')",
         wrong=({"project_key": "phx_abc"}, "begins with phc_"),
     ),
 }

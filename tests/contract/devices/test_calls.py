@@ -26,7 +26,11 @@ RUN = """async ([address, options, events, text]) => {
   }
   const {load} = await import(address)
   const handle = await load(options, tools)
-  for (const event of events) event === "reset" ? handle.reset?.() : await handle(event)
+  for (const event of events) {
+    if (event === "reset") handle.reset?.()
+    else if (Array.isArray(event)) handle.consent?.(...event)
+    else await handle(event)
+  }
   return JSON.stringify(window.told, (key, value) => (key === "gtm.start" ? "now" : value === undefined ? null : value))
 }"""
 

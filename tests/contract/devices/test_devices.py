@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from tests.e2e.browser.stand import Stand, ids
 
 in_page = pytest.mark.asyncio(loop_scope="module")
 EACH = pytest.mark.parametrize("name", sorted(SUBJECTS))
+DOCS = Path(__file__).parents[3] / "docs/devices"
 CALLS = "for (let n = 0; n < 5; n++) analytics.track('e' + n, {n, big: n > 2})"
 
 
@@ -109,7 +111,15 @@ async def test_it_gets_what_consent_integrations_and_where_let_pass_and_nothing_
         analytics.track('in', {{n: 9}}, {{integrations: {{All: false, {name}: true}}}}); return 0 }}"""
     )
     assert await told(page, subject, 5) == ["e1", "e2", "e3", "e4", "in"]
-    stored = await shop.arrived(key, 9)  # the server gets all: its connections judge for themselves
+    # taken back, the vendor hears of it or its page says that it cannot; granted again, it goes on
+    await page.evaluate("analytics.consent({ads: false}); 0")
+    if subject.revoked:
+        await page.wait_for_function(subject.revoked)
+    else:
+        assert "no public call to stop" in (DOCS / f"{name}.md").read_text()
+    await page.evaluate("analytics.track('no', {n: 9}); analytics.consent({ads: true}); analytics.track('again', {n: 9}); 0")
+    assert await told(page, subject, 6) == ["e1", "e2", "e3", "e4", "in", "again"]
+    stored = await shop.arrived(key, 11)  # the server gets all: its connections judge for themselves
     assert set(ids(stored).values()) == {1}
 
 

@@ -23,9 +23,13 @@ async def started(page: Page) -> Page:
 @in_page
 async def test_events_wait_for_consent_in_memory_and_then_go_to_all_with_what_the_visitor_chose(shop: Stand) -> None:
     key = await shop.new_site(devices={"tag": TAG})
-    page = await started(await shop.opened(shop.put("/consent", shop.script(key, consent="wait"))))
+    context = await shop.visitor()
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page = await started(await shop.opened(shop.put("/consent", shop.script(key, consent="wait")), context))
     await page.evaluate("analytics.identify('u1', {plan: 'pro'}); analytics.track('Early'); analytics.ready()")
     assert await page.evaluate(KEPT) == ["", []]
+    assert [url for url in asked if url.startswith(shop.edge.url)] == [shop.edge.url + "/p.js"]
     assert await page.evaluate("[analytics.waiting(), window.told]") == [3, None]
     assert await shop.edge.events(key) == []
     await page.evaluate("analytics.consent({analytics: true, ads: false}); analytics.track('Late'); 0")
@@ -81,6 +85,22 @@ async def test_the_server_sets_the_cookie_of_the_anonymous_id_for_the_domain_of_
     # the script asks for 365 days
     assert cookies[0]["expires"] < time.time() + 301 * 86_400
     assert {body(each)["anonymousId"] for each in await shop.edge.events(key)} == {cookies[0]["value"]}
+    # older cookies of other domains: one visitor, and one cookie is left, which a new visitor and a refusal change
+    context = await shop.visitor()
+    await context.add_cookies([{"name": "penstock_id", "value": "of-host", "url": page_url}])
+    await context.add_cookies([{"name": "penstock_id", "value": "narrow", "domain": ".www.shop.test", "path": "/"}])
+    await context.add_cookies([{"name": "penstock_id", "value": "wide", "domain": ".shop.test", "path": "/"}])
+    page = await started(await shop.opened(f"{page_url}/cookie", context))
+    await page.wait_for_function("localStorage.penstock_cookie")
+    for code in ("'of-host'", "(analytics.reset(), analytics.setAnonymousId('new'), analytics.user().anonymousId())"):
+        value = await page.evaluate(code)
+        assert await page.evaluate("analytics.user().anonymousId()") == value
+        assert [(each["domain"], each["value"]) for each in await context.cookies(edge_url)] == [(".shop.test", value)]
+    await page.evaluate("analytics.flush()")
+    assert {body(each)["anonymousId"] for each in await shop.edge.events(key)} == {cookies[0]["value"], "of-host"}
+    await context.add_cookies([{"name": "penstock_id", "value": "of-host", "url": page_url}])
+    await page.evaluate("analytics.consent(false); 0")
+    assert await page.evaluate("document.cookie") == ""
 
 
 @in_page

@@ -176,7 +176,7 @@ def test_events_that_wait_for_a_vendors_script_go_nowhere_once_the_visitor_refus
     const src = "data:text/javascript,export const load = async () => (await loaded, (event) => told.push(event.event))"
     const given = startDevices({devices: [{src, consent: [], names: []}], base: "http://x/", warn: console.error, log: () => 0})
     given({event: "granted"})
-    given(false)
+    given(undefined, false)
     given({event: "granted again"})
     done()
     while (!told.length) await new Promise((done) => queueMicrotask(() => import("data:text/javascript,").then(done)))

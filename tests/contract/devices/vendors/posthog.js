@@ -3,7 +3,20 @@
   window.loads = (window.loads || 0) + 1
   window.told = []
   const names = ["capture", "identify", "alias", "group", "setPersonProperties", "reset"]
-  const instance = (token) => Object.fromEntries(names.map((name) => [name, (...words) => window.told.push([name, ...words, token])]))
+  const instance = (token) => {
+    let isOut = localStorage.getItem("ph_out") === "1"
+    const turn = (name, out) => (...words) => {
+      localStorage.setItem("ph_out", out ? "1" : "0")
+      isOut = out
+      window.told.push([name, ...words, token])
+    }
+    return {
+      ...Object.fromEntries(names.map((name) => [name, (...words) => isOut || window.told.push([name, ...words, token])])),
+      opt_out_capturing: turn("opt_out_capturing", true),
+      opt_in_capturing: turn("opt_in_capturing", false),
+      has_opted_out_capturing: () => isOut,
+    }
+  }
   window.posthog = {
     init(token, config, name) {
       window.told.push(["init", token, config, ...(name ? [name] : [])])
