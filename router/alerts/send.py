@@ -62,7 +62,7 @@ class Sender:
             if outcome.why:
                 return outcome._replace(why=alert.mask.text(outcome.why))
             taken.add(str(number))
-        del self._taken[message.id]
+        self._taken.pop(message.id, None)  # others may have pushed it out meanwhile
         return TAKEN
 
     async def _call(self, alert: Alert, request: Request, taken: set[str]) -> Outcome:

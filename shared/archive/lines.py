@@ -91,7 +91,7 @@ def write(stored: Stored, forgotten: Forgotten | None = None) -> tuple[bytes, in
         bodies = frame.bodies()
         for body in bodies:
             _json.decode(body)
-    except (Permanent, msgspec.MsgspecError, UnicodeDecodeError):
+    except (Permanent, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if forgotten and forgotten.is_in(stored.payload):
             return b"", 0
         return _encoder.encode_lines([Line(stored.seq, at, frame=stored.payload)]), 0

@@ -81,12 +81,13 @@ async def _run(*, broker: Broker, part: str, work: Work, lease: Lease, request: 
                 await _work(broker=broker, part=part, work=work, lease=lease, request=request, receipt=receipt)
             if receipt.state == "done" and await erase_if_done(broker, request):
                 return
-        except PenstockError as exc:
-            # an error may repeat what was asked; the receipt and the log hold no id
-            told = hide(str(exc), request.names)
+        except Exception as exc:  # noqa: BLE001  # see below
+            # an error may repeat what was asked; the receipt and the log hold no id, so none has its traceback. A defect in one request
+            # ends no service, which would end again at each start
+            told = hide(str(exc) if isinstance(exc, PenstockError) else f"{type(exc).__name__}: {exc}", request.names)
             level = logging.WARNING if isinstance(exc, Transient) else logging.ERROR
             log.log(level, "forgetting goes on later", extra={"request": request.id, "error": told})
-            with contextlib.suppress(Transient):
+            with contextlib.suppress(Transient, msgspec.MsgspecError):
                 receipt = await read_part(broker, request.id, part) or PartReceipt(began_at=time.time())
                 receipt.trouble = told
                 await write_part(broker, request.id, part, receipt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def deploy(setting: Setting, folder: Path) -> int:
       penstock deploy cluster && cd cluster && deploy/compose/make-env && docker compose up --detach
     """
     source = deployed()
-    there = [name for name in NAMES if (folder / name).exists()]
+    there = [name for name in NAMES if (folder / name).exists() or (folder / name).is_symlink()]
     if there:
         raise SetupError(f"{folder / there[0]} exists already and was kept; name another folder: penstock deploy FOLDER")
     try:
@@ -40,7 +41,12 @@ def deploy(setting: Setting, folder: Path) -> int:
                 shutil.copy2(source / name, folder / name)
         for script in ("make-env", "make-certificates", "pin-images"):
             (folder / "deploy" / "compose" / script).chmod(0o755)  # a wheel does not keep it everywhere
+    except shutil.Error as exc:  # of many files
+        _remove(folder)
+        _, path, why = exc.args[0][0]
+        raise SetupError(f"{path} cannot be written: {why}") from exc
     except OSError as exc:
+        _remove(folder)
         raise SetupError(f"{exc.filename or folder} cannot be written: {exc.strerror}") from exc
     setting.screen.result({"folder": str(folder), "files": list(NAMES)})
     setting.screen.say(f"written to {folder}: compose.yaml and deploy/")
@@ -48,3 +54,11 @@ def deploy(setting: Setting, folder: Path) -> int:
         "next: deploy/compose/make-env, and an image; docs/compose.md has the steps, docs/kubernetes.md those of Kubernetes"
     )
     return exits.OK
+
+
+def _remove(folder: Path) -> None:
+    """Removes what was written, so the next call begins anew."""
+    for name in NAMES:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)

@@ -79,6 +79,13 @@ def test_a_frame_that_cannot_be_read_stays_byte_for_byte(payload: bytes) -> None
     assert (stored.seq, stored.payload) == (3, payload)
 
 
+def test_a_body_too_deep_to_read_stops_no_archive() -> None:
+    payload = encode_frame(pack("shop", [context()], [Head("m", "track")], [b"[" * 100_000 + b"]" * 100_000]))
+    text, events = lines.write(Stored(1, AT, payload))
+    assert events == 0
+    assert [stored.payload for stored in lines.read("shop", text.split(b"\n")[:-1])] == [payload]
+
+
 def test_frames_of_one_text_come_apart_by_their_sequences() -> None:
     frame = encode_frame(pack("shop", [context()], [Head("m", "track"), Head("n", "page")], [b"{}", b"{}"]))
     text = b"".join(lines.write(Stored(seq, AT, frame))[0] for seq in (4, 9))
