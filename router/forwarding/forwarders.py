@@ -243,7 +243,7 @@ class Forwarders:
             if (new is None and name not in rules.disabled) or (new is not None and new.queue != account.queue):
                 ended = account.end(self._unsent.pop(name, 0))
                 removed = removed_of(self._sender.site, name, ended, self._front.accepted(self._front.events))
-                await note_removed(self._broker, removed, part=self._sender.shard.lane)
+                await note_removed(self._broker, removed, self._sender.shard.lane, incarnation=self._sender.incarnation)
                 del self._accounts[name]
                 self._begun.discard(name)
                 self._telemetry.forget(connection=name)

@@ -12,10 +12,11 @@ import contextlib
 
 import msgspec
 
-from shared.errors import Conflict
+from shared.errors import Conflict, Transient
 from shared.events.outcome import DropReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.streams.ended import Ended, add_reasons, decode_ended, ended_key
 from shared.streams.waiting import NO_FUNCTIONS, InFunctions, SetAside, Waiting, look_aside, look_at_functions, look_at_queue
@@ -88,15 +89,19 @@ def removed_key(queue: str) -> str:
     return f"{_PREFIX}{queue}"
 
 
-async def note_removed(broker: Broker, removed: Removed, part: str = "") -> None:
+async def note_removed(broker: Broker, removed: Removed, part: str = "", *, incarnation: str = "") -> None:
     """Stores a router's counts; counts that are stored for the same queue already stay.
 
     Args:
         part: the shard of the site. Counts of different shards are added up.
+        incarnation: of the EVENTS stream whose frames the router counted, if it counted them itself.
 
     Raises:
-        NotConnected, Transient: they may not be stored.
+        NotConnected, Transient: they may not be stored. EVENTS is another one: the broker lost its store, and the loader's counts
+            with it, so what the router counted would look like lost events.
     """
+    if incarnation and (await identify(broker, topology.EVENTS)).incarnation != incarnation:
+        raise Transient(f"site {removed.site}: EVENTS was created again")
     bucket, key = Bucket(broker, topology.STATS_BUCKET), removed_key(removed.queue)
     if part:
         removed = msgspec.structs.replace(removed, parts=[part])

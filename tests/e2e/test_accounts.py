@@ -19,10 +19,11 @@ from router.forwarding.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
-from shared.errors import NotConnected
+from shared.errors import NotConnected, Transient
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import StoredProject, apply_project, current_snapshot
 from shared.settings import ServiceSettings
@@ -226,6 +227,18 @@ async def test_accounts_of_removed_connections_and_sites_are_shown_and_the_oldes
         ]
     assert [each.connection for each in await list_removed(broker)] == ["c"]
     assert not (await state_of(broker)).accounts
+
+
+async def test_counts_of_a_store_that_the_broker_lost_are_no_account_in_the_new_one(broker: Broker) -> None:
+    removed = Removed(site="shop", connection="c", queue="c.1-a", at=1.0, received=6, forwarded=6)
+    counted = (await identify(broker, topology.EVENTS)).incarnation
+    await broker.js.delete_stream(topology.EVENTS)
+    await topology.ensure(broker, topology.TopologySettings())
+    with pytest.raises(Transient, match="created again"):
+        await note_removed(broker, removed, incarnation=counted)
+    assert await list_removed(broker) == []
+    await note_removed(broker, removed, incarnation=(await identify(broker, topology.EVENTS)).incarnation)
+    assert [each.queue for each in await list_removed(broker)] == ["c.1-a"]
 
 
 async def test_a_large_queue_of_a_removed_connection_goes_in_portions_and_is_counted_once_though_answers_are_lost(
