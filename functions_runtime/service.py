@@ -17,7 +17,7 @@ from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import first_of, task_group
-from shared.workers import Workers
+from shared.workers import Workers, keep_on
 
 
 async def main(context: ServiceContext) -> None:
@@ -52,7 +52,9 @@ async def main(context: ServiceContext) -> None:
         async with task_group() as group:
             keeping = [
                 group.create_task(pool.keep_idle_ended(), name="sandboxes"),
-                group.create_task(keep_forgetting(context, float(settings.lease)), name="forget"),
+                group.create_task(
+                    keep_on(context.health, "forget", lambda: keep_forgetting(context, float(settings.lease))), name="forget"
+                ),
             ]
             await connections.run()
             for task in keeping:

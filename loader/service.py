@@ -28,7 +28,7 @@ from shared.settings import read_settings
 from shared.syncs.naming import known_as
 from shared.tasks import task_group, together
 from shared.threads import ThreadGate
-from shared.workers import Workers
+from shared.workers import Workers, keep_on
 
 THREADS = 8
 _LOCAL = ("duckdb", "local")
@@ -89,9 +89,12 @@ async def main(context: ServiceContext) -> None:
     try:
         async with task_group() as group:
             sweeping = [
-                group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed"),
-                group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed-syncs"),
-                group.create_task(keep_forgetting(context, destinations, lease_seconds), name="forget"),
+                group.create_task(keep_on(context.health, name, work), name=name)
+                for name, work in {
+                    "sweep-removed": lambda: sweeper.sweep_removed(lease_seconds),
+                    "sweep-removed-syncs": lambda: sweep_removed(context, lease_seconds),
+                    "forget": lambda: keep_forgetting(context, destinations, lease_seconds),
+                }.items()
             ]
             await together(connections.run(), syncs.run())
             for task in sweeping:

@@ -7,7 +7,7 @@ it drains, at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from router.alerts.keeper import keep_alerts
@@ -38,7 +38,7 @@ from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import first_of, task_group, together
 from shared.threads import ThreadGate
-from shared.workers import Workers
+from shared.workers import Workers, keep_on
 
 THREADS = 2
 """For packing archives."""
@@ -64,7 +64,7 @@ async def serve(context: ServiceContext) -> None:
         raise ConfigError([Problem("PENSTOCK_ROUTER_ALERTS_PERIOD", told)])
     context.health.write_to(lambda: _folders_of(settings, archived_sites(context.config.current, default)))
     gate = ThreadGate(THREADS, "archive")
-    layouts, parts = Layouts(), Parts()
+    layouts, parts = Layouts(context.health), Parts()
     older = Older(gate, lambda: archived_sites(context.config.current, default), health=context.health)
     shards: dict[str, _Site] = {}
 
@@ -100,29 +100,8 @@ async def serve(context: ServiceContext) -> None:
     try:
         async with task_group() as group:
             keepers = [
-                group.create_task(
-                    keep_room(context, lambda: archived_sites(context.config.current, default)), name="shed-events"
-                ),
-                group.create_task(keep_dead_room(context), name="dead-room"),
-                group.create_task(keep_measured(context, settings.nats_monitor), name="measured"),
-                group.create_task(keep_removed(context), name="removed"),
-                group.create_task(keep_alerts(context, settings), name="alerts"),
-                group.create_task(keep_runs(context, older), name="runs"),
-                group.create_task(older.wishes.follow(context.broker), name="wishes"),
-                group.create_task(
-                    keep_forgetting(
-                        context=context,
-                        gate=gate,
-                        lease_seconds=float(settings.lease),
-                        archived=lambda: archived_sites(context.config.current, default),
-                        place=lambda: archive_place(context.config.current, default),
-                    ),
-                    name="forget",
-                ),
-                group.create_task(keep_copied(context), name="problems"),
-                group.create_task(keep_shards(context, layouts), name="shards"),
-                group.create_task(layouts.follow(context.broker), name="layouts"),
-                group.create_task(keep_balanced(context, layouts, shards), name="balance"),
+                group.create_task(keep_on(context.health, name, work), name=name)
+                for name, work in _beside(context, settings, layouts=layouts, older=older, gate=gate, shards=shards).items()
             ]
             await together(_route(context, layouts, sites), archives.run())
             for keeper in keepers:
@@ -131,6 +110,39 @@ async def serve(context: ServiceContext) -> None:
         raise first_of(exc) from exc
     finally:
         gate.close()
+
+
+def _beside(
+    context: ServiceContext,
+    settings: RouterSettings,
+    *,
+    layouts: Layouts,
+    older: Older,
+    gate: ThreadGate,
+    shards: Mapping[str, _Site],
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Returns what a router does beside its sites, by name."""
+    default = settings.archive
+    return {
+        "shed-events": lambda: keep_room(context, lambda: archived_sites(context.config.current, default)),
+        "dead-room": lambda: keep_dead_room(context),
+        "measured": lambda: keep_measured(context, settings.nats_monitor),
+        "removed": lambda: keep_removed(context),
+        "alerts": lambda: keep_alerts(context, settings),
+        "runs": lambda: keep_runs(context, older),
+        "wishes": lambda: older.wishes.follow(context.broker),
+        "forget": lambda: keep_forgetting(
+            context=context,
+            gate=gate,
+            lease_seconds=float(settings.lease),
+            archived=lambda: archived_sites(context.config.current, default),
+            place=lambda: archive_place(context.config.current, default),
+        ),
+        "problems": lambda: keep_copied(context),
+        "shards": lambda: keep_shards(context, layouts),
+        "layouts": lambda: layouts.follow(context.broker),
+        "balance": lambda: keep_balanced(context, layouts, shards),
+    }
 
 
 async def _route(context: ServiceContext, layouts: Layouts, sites: Workers[SiteRules]) -> None:

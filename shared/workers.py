@@ -21,6 +21,7 @@ from shared.telemetry.health import Health
 
 AGAIN_SECONDS = 1.0
 """The pause before a worker takes its lease again."""
+KEEPER_AGAIN_SECONDS = 5.0
 
 D = TypeVar("D")
 D_contra = TypeVar("D_contra", contravariant=True)
@@ -259,3 +260,22 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 class _EndingError(Exception):
     """Raised in a worker that was told to end and holds nothing."""
+
+
+async def keep_on(health: Health, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Does `work`; does it again a moment after any failure, and tells the failure in `/ready` meanwhile.
+
+    A value in a bucket that is damaged or of a later release is such a failure; code that follows values leaves out each one it cannot
+    read, so that this is the last net and not the first.
+
+    Args:
+        what: the part of the service, for people.
+    """
+    while True:
+        try:
+            return await work()
+        except Exception as exc:
+            log.exception("unexpected error of a keeper", extra={"what": what})
+            health.warn(what, f"begins again after a failure: {type(exc).__name__}: {exc}")
+        await asyncio.sleep(KEEPER_AGAIN_SECONDS)
+        health.good(what)

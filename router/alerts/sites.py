@@ -12,6 +12,7 @@ from router.alerts.judge.volume import History, begin, note
 from router.alerts.store import HISTORIES, Cell
 from router.forwarding.state import SiteState, state_key
 from router.shards.summed import read_summed
+from shared.errors import SetupError
 from shared.events.shards import decode_layout, layout_key
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
@@ -76,8 +77,8 @@ async def read_sites(
     for name, site in sites.items():
         entry, states[name] = entries.get(state_key(name)), SiteState()
         shared = entries.get(layout_key(name))
-        with contextlib.suppress(msgspec.MsgspecError):  # of a later version
-            if shared is not None and (layout := decode_layout(shared.value)) is not None:
+        with contextlib.suppress(msgspec.MsgspecError, SetupError):  # of a later version
+            if shared is not None and (layout := decode_layout(shared.value, name)) is not None:
                 states[name] = await read_summed(broker, name, layout)
             elif entry is not None and entry.value:
                 states[name] = msgspec.json.decode(entry.value, type=SiteState)

@@ -92,13 +92,16 @@ class Readers:
             NotConnected: the broker does not answer.
         """
         incarnation = incarnation_of(info)
-        states, layouts = await read_states(self._broker), await read_layouts(self._broker)
+        states = await read_states(self._broker, damaged=True)  # a site without a state needs all its frames
+        layouts, damaged = await read_layouts(self._broker)
         held = await self._holds.first()
         needs = [] if held is None else [Need(held, math.inf, "a replay")]
         for site in sorted({subject.split(".")[1] for subject in info.state.subjects or {}} | set(self._project.every_site)):
             if site in states and site not in self._project.every_site:
                 continue
-            if site in layouts:
+            if site in damaged:
+                wanted = [Need(1, math.inf, f"site {site}, whose layout cannot be read")]
+            elif site in layouts:
                 wanted = needs_of_shards(site, layouts[site], states, incarnation)
             else:
                 wanted = needs_of(site, states.get(site), incarnation)

@@ -105,4 +105,8 @@ async def _note(broker: Broker, site: str, me: str, count: int) -> dict[str, int
     bucket, prefix = Bucket(broker, topology.LEASE_BUCKET), f"keeper.shares.{site}."
     await bucket.put(prefix + me, str(count).encode(), ttl_seconds=NOTED_SECONDS)
     entries = await bucket.entries(prefix)
-    return {entry.key.removeprefix(prefix): int(entry.value) for entry in entries if entry.value and not entry.key.endswith(me)}
+    return {
+        entry.key.removeprefix(prefix): int(entry.value)
+        for entry in entries
+        if entry.value and entry.value.isdigit() and not entry.key.endswith(me)
+    }

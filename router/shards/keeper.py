@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from router.forwarding.keeper import look_while_held
 from router.forwarding.state import SiteState, StateKeeper
 from router.layouts import Layouts
-from shared.errors import Conflict
+from shared.errors import Conflict, SetupError
 from shared.events.shards import Layout, Shard, Split, decode_layout, layout_key, words_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -88,8 +88,12 @@ class Keeper:
         stands = False
         for name, site in self._context.config.current.project.every_site.items():
             if site.shards > 1 or self._layouts.of(name) is not None:
-                layout = await carry_on(self._context.broker, name, site.shards)
-                if layout is not None and (why := await read_words(self._context.broker, name, layout)):
+                try:
+                    layout = await carry_on(self._context.broker, name, site.shards)
+                    why = await read_words(self._context.broker, name, layout) if layout is not None else ""
+                except (SetupError, msgspec.MsgspecError) as exc:  # its layout, or a state; the others go on
+                    layout, why = None, str(exc)
+                if why:
                     said[name] = why
                 stands |= layout is not None and bool(layout.wish)
         return said, stands
@@ -111,7 +115,7 @@ async def carry_on(broker: Broker, site: str, wanted: int) -> Layout | None:
     """
     bucket = Bucket(broker, topology.STATE_BUCKET)
     entry = await bucket.get(layout_key(site))
-    before = decode_layout(entry.value) if entry is not None else None
+    before = decode_layout(entry.value, site) if entry is not None else None
     if before is None and wanted == 1:
         return None
     events = await identify(broker, topology.EVENTS)

@@ -18,7 +18,7 @@ from zlib import crc32
 import msgspec
 from msgspec import field
 
-from shared.errors import Permanent
+from shared.errors import Permanent, SetupError
 from shared.events.frame import Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -51,7 +51,7 @@ class Shard(NamedTuple):
 WHOLE = Shard()
 
 
-class Split(msgspec.Struct, frozen=True):
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From `since` on, a sequence of EVENTS, `of` shards route the site. `at_seconds` is not later than that frame's time."""
 
     since: int
@@ -69,8 +69,10 @@ class Range(NamedTuple):
     begins: bool
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Layout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The splits of a site in one incarnation of EVENTS, the oldest first.
+
+    A value with a field that this release does not know is refused, since the field may say who routes an event.
 
     `wish`: the number of shards that is to come, while the present ones stop for it; 0: none. `change` counts wishes.
     """
@@ -81,6 +83,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     change: int = 0
     ever: list[int] = []
     """Numbers of shards in former EVENTS streams: these shards route nothing, and keep their counts."""
+
+    def __post_init__(self) -> None:
+        if not self.splits or not all(0 < of <= MOST_SHARDS for of in (*self.ever, *(each.of for each in self.splits))):
+            raise ValueError(f"expected splits of 1 to {MOST_SHARDS} shards")
 
     @property
     def present(self) -> int:
@@ -122,9 +128,19 @@ def site_of(key: str) -> str:
     return key.removeprefix(_PREFIX).partition(".")[0]
 
 
-def decode_layout(value: bytes | None) -> Layout | None:
-    """Reads a value; None: there is none."""
-    return msgspec.json.decode(value, type=Layout) if value else None
+def decode_layout(value: bytes | None, site: str) -> Layout | None:
+    """Reads a value; None: there is none.
+
+    Raises:
+        SetupError: it is damaged, or of a later release.
+    """
+    try:
+        return msgspec.json.decode(value, type=Layout) if value else None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise SetupError(
+            f"the layout of site {site} ({layout_key(site)} of the bucket `state`) cannot be read: {exc}; "
+            "run the release that wrote it, or put its value of before back"
+        ) from exc
 
 
 def shard_of(key: str) -> Shard:
@@ -139,19 +155,30 @@ async def read_layout(broker: Broker, site: str) -> Layout | None:
 
     Raises:
         NotConnected: the broker does not answer.
+        SetupError: it cannot be read.
     """
     entry = await Bucket(broker, topology.STATE_BUCKET).get(layout_key(site))
-    return decode_layout(entry.value) if entry is not None else None
+    return decode_layout(entry.value, site) if entry is not None else None
 
 
-async def read_layouts(broker: Broker) -> dict[str, Layout]:
-    """Returns the layouts of all sites that have one. Raises as `read_layout`."""
+async def read_layouts(broker: Broker) -> tuple[dict[str, Layout], dict[str, str]]:
+    """Returns the layouts of all sites that have one; and of sites whose layout cannot be read, why.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
     found: dict[str, Layout] = {}
+    damaged: dict[str, str] = {}
     for entry in await Bucket(broker, topology.STATE_BUCKET).entries(_PREFIX):
-        layout = decode_layout(entry.value)
+        site = site_of(entry.key)
+        try:
+            layout = decode_layout(entry.value, site)
+        except SetupError as exc:
+            damaged[site] = str(exc)
+            continue
         if layout is not None:
-            found[site_of(entry.key)] = layout
-    return found
+            found[site] = layout
+    return found, damaged
 
 
 def shards_of(layout: Layout | None) -> Sequence[Shard]:

@@ -83,4 +83,4 @@ class Holds:
             for entry in entries
         }
         alive = [entry for entry in entries if now - self._seen[entry.key][1] <= TTL_SECONDS]
-        return min((int(entry.value) for entry in alive if entry.value), default=None)
+        return min((int(entry.value) if entry.value.isdigit() else 1 for entry in alive if entry.value), default=None)

@@ -194,9 +194,12 @@ class Bucket:
             )
         except Conflict:
             stored = await self._last(key)
-            if stored is None or (stored.headers or {}).get(MSG_ID) != write:
-                raise
-            return stored.seq or 0
+            told = (stored.headers or {}) if stored is not None else {}
+            if stored is not None and told.get(MSG_ID) == write:
+                return stored.seq or 0
+            if revision == 0 and stored is not None and told.get(_OPERATION):  # deleted: the key does not exist
+                return await self.put(key, value, revision=stored.seq, ttl_seconds=ttl_seconds, deadline_seconds=deadline_seconds)
+            raise
         return ack.seq
 
     async def put_together(self, writes: Sequence[Write], *, ttl_seconds: float) -> list[int] | None:

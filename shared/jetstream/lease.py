@@ -82,7 +82,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
 async def holder(broker: Broker, name: str) -> str | None:
     """Returns the present holder of a lease, None if it is free."""
     entry = await Bucket(broker, topology.LEASE_BUCKET).get(name)
-    return entry.value.decode() if entry and entry.value is not None else None
+    return entry.value.decode(errors="replace") if entry and entry.value is not None else None
 
 
 async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> int:

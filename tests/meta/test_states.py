@@ -43,6 +43,9 @@ PROVOKED = {
         "unit/loader/test_look_back.py::test_what_cannot_come_again_by_itself_is_told_with_the_command_for_a_day"
     ),
     "a site's archive does not move": "e2e/router/test_archive.py::test_while_the_store_is_away_it_says_so_and_loses_nothing",
+    "the layout of a site with shards cannot be read": (
+        "e2e/router/test_damaged_values.py::test_a_damaged_layout_holds_its_site_alone_and_no_damaged_value_ends_a_router"
+    ),
     "a connection cannot read the archive": (
         "faults/test_rebuild.py::test_a_rebuild_tells_of_a_damaged_archive_is_paused_resumed_and_merges_into_what_is_there"
     ),

@@ -29,7 +29,7 @@ from penstock.control.wording import waits
 from penstock.stack.home import StackState
 from router.forwarding.state import SiteState
 from router.shards.summed import read_site_state
-from shared.errors import NotConnected
+from shared.errors import NotConnected, SetupError
 from shared.events.headers import is_live
 from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
@@ -137,6 +137,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return all(lines) and not self.not_answering and not self.problems
 
 
+async def _routed(broker: Broker, site: str, problems: dict[str, str]) -> SiteState:
+    """Returns the state of a site; an empty one where it cannot be read, which is a problem."""
+    try:
+        return await read_site_state(broker, site)
+    except (SetupError, msgspec.MsgspecError) as exc:
+        if not any(part.endswith(f"layout of {site}") for part in problems):
+            problems[f"site {site}"] = f"its state cannot be read: {exc}"
+        return SiteState()
+
+
 async def read_status(
     broker: Broker, project: Project, revision: int, scrapes: Sequence[Scrape], now: float, stack: StackState | None = None
 ) -> Status:
@@ -155,7 +165,7 @@ async def read_status(
     edge_dead = 0
     try:
         snapshot = await current_snapshot(broker)
-        states = {site: await read_site_state(broker, site) for site in project.every_site}
+        states = {site: await _routed(broker, site, problems) for site in project.every_site}
         sites = {site: await read_site(broker, site, state) for site, state in states.items()}
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])

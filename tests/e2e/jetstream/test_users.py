@@ -36,6 +36,7 @@ from shared.jetstream.lease import hold
 from shared.jetstream.topology import TopologySettings
 from shared.settings import ServiceSettings
 from shared.streams.reports import key_of
+from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from tests.e2e.router.alert_support import Evaluation
 from tests.support.nats_cluster import Cluster, nats_cluster
@@ -201,7 +202,7 @@ async def test_a_router_may_evaluate_alerts_and_every_service_may_say_its_health
 
 
 async def test_a_router_may_follow_and_change_the_shards_of_sites(ready: Cluster) -> None:
-    layouts = Layouts()
+    layouts = Layouts(Health())
     async with connect(ready.address("router"), "router", patience_seconds=60) as broker, asyncio.timeout(60):
         await layouts.load(broker)
         following = asyncio.create_task(layouts.follow(broker))

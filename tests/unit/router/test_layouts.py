@@ -1,4 +1,4 @@
-"""The layouts of sites in a router's memory: none is missed, and an unreadable one lets no site be routed."""
+"""The layouts of sites in a router's memory: none is missed, and an unreadable one holds its site alone."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ from router import layouts as layouts_module
 from router.archive import wishes as wishes_module
 from router.archive.wishes import Wishes
 from router.layouts import Layouts
-from shared.events.shards import Layout
+from shared.errors import NotConnected
+from shared.events.shards import WHOLE, Layout
 from shared.jetstream.broker import Broker
 from shared.streams.runs import WISHES, Wish
+from shared.telemetry.health import Health
 
 NOBODY = cast("Broker", None)
 
 
-async def test_an_unreadable_layout_holds_up_all_sites_until_it_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[Any] = [msgspec.DecodeError("damaged"), {"shop": Layout()}]
+async def test_an_unreadable_layout_holds_its_site_alone_and_layouts_are_asked_for_until_the_broker_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[Any] = [NotConnected("away"), ({"shop": Layout()}, {"hurt": "damaged"})]
 
-    async def read(_: Broker) -> dict[str, Layout]:
+    async def read(_: Broker) -> Any:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return cast("dict[str, Layout]", answer)
+        return answer
 
     monkeypatch.setattr(layouts_module, "read_layouts", read)
     monkeypatch.setattr(layouts_module, "AGAIN_SECONDS", 0.0)
-    layouts = Layouts()
+    health = Health()
+    layouts = Layouts(health)
     waiting = layouts.changed()
     await layouts.load(NOBODY)
     assert layouts.of("shop") == Layout()
+    assert (list(layouts.shards("hurt")), list(layouts.shards("other"))) == ([], [WHOLE])
+    assert "its events wait in EVENTS" in health.problems["layout of hurt"]
     async with asyncio.timeout(10):
         await waiting  # it counts from the call on, although it is only awaited now
 
