@@ -50,6 +50,8 @@ class Piece(NamedTuple):
 
 
 NAMES = {"logs": ("resourceLogs", "scopeLogs", "logRecords"), "traces": ("resourceSpans", "scopeSpans", "spans")}
+OLDER = {"scopeLogs": "instrumentationLibraryLogs", "scopeSpans": "instrumentationLibrarySpans"}
+"""What exporters before OTLP 0.15 call scopes in JSON; in protobuf the number of the field is the same."""
 
 
 class _Export(msgspec.Struct, gc=False):
@@ -63,10 +65,13 @@ class _Resource(msgspec.Struct, gc=False):
     resource: msgspec.Raw = _EMPTY
     scopeLogs: msgspec.Raw = _NONE  # noqa: N815
     scopeSpans: msgspec.Raw = _NONE  # noqa: N815
+    instrumentationLibraryLogs: msgspec.Raw = _NONE  # noqa: N815
+    instrumentationLibrarySpans: msgspec.Raw = _NONE  # noqa: N815
 
 
 class _Scope(msgspec.Struct, gc=False):
     scope: msgspec.Raw = _EMPTY
+    instrumentationLibrary: msgspec.Raw = _EMPTY  # noqa: N815
     logRecords: msgspec.Raw = _NONE  # noqa: N815
     spans: msgspec.Raw = _NONE
 
@@ -162,10 +167,11 @@ def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
         holders = _count(holders)
         resource = _resource(held)
         about = _object(resource.resource)
-        for scope_held in _items(getattr(resource, middle), MOST_HOLDERS):
+        scopes = _items(getattr(resource, middle), MOST_HOLDERS) or _items(getattr(resource, OLDER[middle]), MOST_HOLDERS)
+        for scope_held in scopes:
             holders = _count(holders)
             scope = _scope(scope_held)
-            about_scope = _object(scope.scope)
+            about_scope = _object(scope.instrumentationLibrary if scope.scope is _EMPTY else scope.scope)
             for record in _items(getattr(scope, inner), most):
                 yield Piece(about, about_scope, record, packed=False)
 

@@ -72,3 +72,18 @@ def test_names_of_one_level_may_be_original_and_those_of_others_not(message: Any
 
 def _original(name: str) -> str:
     return "".join(f"_{each.lower()}" if each.isupper() else each for each in name)
+
+
+@pytest.mark.parametrize("message", [logs(LOG), spans(SOLD)])
+def test_names_before_otlp_0_15_make_the_same_event(message: Any) -> None:
+    request = asked(message, packed=False)
+    (expected,) = events(parsed(request))
+    older = request.body.replace(b'"scopeSpans"', b'"instrumentationLibrarySpans"').replace(
+        b'"scope"', b'"instrumentationLibrary"'
+    )
+    older = older.replace(b'"scopeLogs"', b'"instrumentationLibraryLogs"')
+    assert b'Library":' in older
+    (event,) = events(parsed(request._replace(body=older)))
+    assert {**event, "messageId": ""} == {**expected, "messageId": ""}
+    both = request.body.replace(b'"scope', b'"instrumentationLibrarySpans":[],"instrumentationLibraryLogs":[{}],"scope', 1)
+    assert len(events(parsed(request._replace(body=both)))) == 1
