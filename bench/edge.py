@@ -29,6 +29,7 @@ import msgspec
 
 from bench import history
 from bench.kit.machine import Meter
+from bench.kit.protocol_requests import SECRET, WEBHOOK
 from shared.events.frame import decode_frame
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
@@ -44,7 +45,8 @@ PROJECT: dict[str, Any] = {
             "domains": ["127.0.0.1"],
             "limits": {"request_bytes": "16MiB"},
         }
-    }
+    },
+    "webhooks": {WEBHOOK: {"site": "bench", "type": "github", "secret": SECRET}},
 }
 ROOT = Path(__file__).parents[1]
 

@@ -103,11 +103,15 @@ def main() -> None:
     parser.add_argument("--protocol", default="", help="requests of a protocol, see bench/kit/protocol_requests.py")
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--per-request", type=int, default=1)
+    parser.add_argument("--event-bytes", type=int, default=0, help="how long Segment's events are, with --protocol")
     parser.add_argument("--connections", type=int, default=128)
     arguments = parser.parse_args()
     distinct = max(1, min(2_000, 20_000 // arguments.per_request))
     if arguments.protocol:
-        prepared = requests_in(arguments.protocol, distinct, arguments.per_request, "127.0.0.1", arguments.key)
+        prepared = requests_in(
+            arguments.protocol, max(4, distinct // 4), arguments.per_request, "127.0.0.1", arguments.key,
+            arguments.event_bytes if arguments.protocol == "segment" else 0,
+        )  # fmt: skip
     else:
         prepared = requests_of(arguments.kind, distinct, arguments.per_request, "127.0.0.1", arguments.key)
     result = uvloop.run(fire(arguments.port, prepared, arguments.requests, arguments.connections))
