@@ -19,7 +19,7 @@ Every protocol is one file that defines:
     def as_event(body, form) -> bytes | None              the same body as JSON that says everything itself
 
 A file may also say `QUERY_DECIDES = True`: no key in a body is stronger than one in the query, so the server knows the site of such
-a request from its head.
+a request from its head. `HAS_KEYS = False`: no key opens a site in it, so the server remembers nothing of what a head opened.
 
 `MOST_BODY_BYTES = 26 * 2**20`: a body up to there reaches `parse` although the site allows less, if the address shows the site. It says what becomes of it.
 

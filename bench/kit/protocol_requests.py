@@ -157,7 +157,10 @@ def _otlp(events: list[dict[str, Any]], host: str, key: str) -> bytes:
             severity_number=SeverityNumber.SEVERITY_NUMBER_INFO,
             severity_text="INFO",
             body=AnyValue(string_value=str(event.get("event"))),
-            attributes=[_attribute("id", event["messageId"]), *(_attribute(*each) for each in event.get("properties", {}).items())],
+            attributes=[
+                _attribute("id", event["messageId"]),
+                *(_attribute(*each) for each in event.get("properties", {}).items()),
+            ],
         )
         for event in events
     ]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
-from urllib.parse import unquote_plus
 
 from multidict import MultiMapping
 
@@ -21,6 +20,7 @@ from ingest.clients.address import Place
 from ingest.clients.early import decides
 from ingest.clients.origins import VARY, Origins, preflight_headers
 from ingest.clients.own_address import host_of, own_url
+from ingest.clients.queries import parse_query
 from ingest.contract import NO_HEADERS, Admission, HttpRequest, Parsed, Refusal, Reply
 from ingest.http.answer import RETRY_AFTER_SECONDS, Answered, as_reply, not_stored
 from ingest.http.request_ids import new_request_id
@@ -378,17 +378,6 @@ def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes |
         return too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
     except BadEncoding as exc:
         return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
-
-
-def parse_query(query: str) -> Mapping[str, str]:
-    """Reads a query; if a name comes twice the last counts."""
-    found: dict[str, str] = {}
-    for pair in filter(None, query.split("&")):  # the limit of a line, 16 KiB, bounds it
-        name, _, value = pair.partition("=")
-        if "%" in pair or "+" in pair:
-            name, value = unquote_plus(name), unquote_plus(value)
-        found[name] = value
-    return found
 
 
 def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:

@@ -71,7 +71,7 @@ class Quick:
         end = data.find(END, 0, MAX_HEAD_BYTES)
         known = self.heads.get(data[:end])
         if known is None or not self.heads.is_of(pipeline.intake.keys):
-            return False
+            return end > 0 and self._take_alike(data, end, parser)
         size = known.size
         body = data[end + len(END) :]
         if len(body) != size or body[:2] == GZIP_MAGIC or pipeline.draining:
@@ -103,6 +103,42 @@ class Quick:
             turn.finish(answered)
         return True
 
+    def _take_alike(self, data: bytes, end: int, parser: QuickParser) -> bool:
+        """Does the same for a request whose head differs from one that came before in values alone."""
+        pipeline, bounds, heads = self._pipeline, self.bounds, self.heads
+        keys = pipeline.intake.keys
+        head = data[:end]
+        found = heads.alike(head, keys)
+        if found is None:
+            return False
+        match, method, query, headers, size = found
+        body = data[end + len(END) :]
+        if (
+            len(body) != size
+            or size > self._max_bytes
+            or size > keys.smallest_request
+            or body[:2] == GZIP_MAGIC
+            or pipeline.draining
+        ):
+            return False
+        if bounds.requests - bounds.reading >= bounds.max_requests or bounds.body_bytes + size > bounds.max_body_bytes:
+            return False
+        turn = Turn(bounds, parser, last=False, parsed=False)
+        turn.hold(size)
+        parser.turns.append(turn)
+        peer = parser.connection.peer
+        local = "" if size else parser.connection.local
+        asked = pipeline.ask(match=match, method=method, query=query, headers=headers, body=body, peer=peer, local=local)
+        if size and match.has_keys and not pipeline.intake.proxies.trusted:
+            admission = pipeline.known_admission(match, asked)
+            if admission is not None:
+                asked = asked._replace(admission=admission)
+                heads.remember(head, Head(match, size, asked._replace(body=b""), proxied=False), keys)
+        answered = pipeline.begin(match, asked, peer, turn.finish)
+        if answered is not None:
+            turn.finish(answered)
+        return True
+
     def remember(self, data: bytes, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Remembers the head of a taken request, if possible; returns whether the request was exactly `data`.
 
@@ -112,17 +148,19 @@ class Quick:
         head = head_of(data, message, size)
         pipeline = self._pipeline
         headers = message.headers
-        if head and size and len(head) <= MAX_HEAD_BYTES and not message.should_close and "content-encoding" not in headers:
+        if head and len(head) <= MAX_HEAD_BYTES and not message.should_close and "content-encoding" not in headers:
             path, _, query = message.path.partition("?")
-            match = pipeline.find("POST", path)
+            match = pipeline.find(message.method, path)
             if match is not None:
-                asked = pipeline.ask(match=match, method="POST", query=query, headers=headers, body=b"?", peer=None)
-                admission = pipeline.known_admission(match, asked)
-                if admission is not None:
-                    asked = asked._replace(body=b"", admission=admission)
-                    self.heads.remember(
-                        head, Head(match, size, asked, bool(pipeline.intake.proxies.trusted)), pipeline.intake.keys
-                    )
+                keys = pipeline.intake.keys
+                self.heads.use_keys(keys)
+                self.heads.remember_shape(head, match, message)
+                if size and match.has_keys:
+                    asked = pipeline.ask(match=match, method="POST", query=query, headers=headers, body=b"?", peer=None)
+                    admission = pipeline.known_admission(match, asked)
+                    if admission is not None:
+                        asked = asked._replace(body=b"", admission=admission)
+                        self.heads.remember(head, Head(match, size, asked, bool(pipeline.intake.proxies.trusted)), keys)
         return bool(head)
 
     def take(self, message: RawRequestMessage, payload: StreamReader, parser: QuickParser) -> bool:

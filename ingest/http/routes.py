@@ -46,6 +46,11 @@ class Match(NamedTuple):
         """How large a body the protocol takes whatever the site allows (`ingest/contract.py`); 0: no larger one."""
         return int(getattr(self.protocol, "MOST_BODY_BYTES", 0))
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key of the request can decide alone; the address of a webhook cannot."""
+        return bool(getattr(self.protocol, "HAS_KEYS", True))
+
 
 class Routes:
     """All routes of all protocols."""

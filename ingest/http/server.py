@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ingest.clients.own_address import host_of
+from ingest.clients.queries import parse_query
 from ingest.contract import HttpRequest, Refusal
 from ingest.http.answer import RETRY_AFTER_SECONDS, Answer, Answered
 from ingest.http.connections import Connection, Connections
@@ -29,7 +30,6 @@ from ingest.http.pipeline import (
     TOO_MANY_BYTES,
     TOO_MANY_REQUESTS,
     Pipeline,
-    parse_query,
     too_large,
 )
 from ingest.http.quick import Quick

@@ -40,6 +40,9 @@ NAME = "webhook"
 HEAD = False
 """A vendor that asks whether the address exists delivers nothing: HEAD is refused with 405, and makes no event."""
 
+HAS_KEYS = False
+"""The address proves nothing: the server keeps nothing of what a head opened."""
+
 ADDRESS = "/webhooks/{id}"
 ROUTES = (Route("POST", ADDRESS), Route("GET", ADDRESS))
 MOST_BODY_BYTES = 26 * 1024 * 1024

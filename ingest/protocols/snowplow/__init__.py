@@ -219,8 +219,9 @@ def _take(
             parameters=dict(parameters), network_id=visitor.network_id, admission=admission, new_id=new_id, notes=notes
         )
         if not isinstance(found, Fault):
-            parsed.unknown_schemas += notes.count("unknown")
-            parsed.unfit += notes.count("unfit")
+            if notes:
+                parsed.unknown_schemas += notes.count("unknown")
+                parsed.unfit += notes.count("unfit")
             parsed.heads.append(found[0])
             parsed.bodies.append(found[1])
             parsed.made_ids += found[2]

@@ -10,7 +10,7 @@ A wrong value of a parameter stays as text and costs its column alone. Self-desc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -52,9 +52,11 @@ _PROPERTIES = {
 _CONTEXT = (("lang", "locale"), ("tz", "timezone"), ("ip", "ip"), ("ua", "userAgent"))
 _NUMBERS = frozenset({"value", "total", "tax", "shipping", "price", "quantity", *_PAGE_PING.values()})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,12})?", re.ASCII)
-_MILLISECONDS = re.compile(r"\d{9,15}", re.ASCII)
 _SIZE = re.compile(r"(\d{1,7})x(\d{1,7})", re.ASCII)
 _LONGEST_URL = 8192
+_LONGEST_SIZE = 15
+_PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[!\"$->@-~]*)?(?:(\?[!\"$-~]+)|\?)?(?:#[!-~]*)?", re.ASCII)
+"""An address without anything that `urlsplit` treats in a way of its own, such as blanks, brackets in the host and other letters."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -136,9 +138,10 @@ def _event(
         message_id, made = as_uuid(new_id()), True
     elif len(message_id) == len(ANONYMOUS):
         message_id = message_id.lower()
-    for key, value in (("eid", message_id), ("uid", user_id), ("duid", anonymous_id)):
-        if value is not None and len(value) > MAX_ID_CHARACTERS:
-            return Fault(DeadReason.TOO_LARGE, f"`{key}` has {len(value)} characters, the limit is {MAX_ID_CHARACTERS}")
+    if len(message_id) + len(user_id or "") + len(anonymous_id or "") > MAX_ID_CHARACTERS:
+        for key, value in (("eid", message_id), ("uid", user_id), ("duid", anonymous_id)):
+            if value is not None and len(value) > MAX_ID_CHARACTERS:
+                return Fault(DeadReason.TOO_LARGE, f"`{key}` has {len(value)} characters, the limit is {MAX_ID_CHARACTERS}")
     page = _page(get("url"), get("page"), get("refr"))
     body: dict[str, Any] = {}
     if kind == "page_view":
@@ -151,9 +154,15 @@ def _event(
         body["event"] = name
         if kind != "unstruct":
             properties = _named(snowplow, _PROPERTIES.get(kind, {}))
-    at = time_of(get("ttm")) or time_of(get("dtm"))
-    values = (("userId", user_id), ("anonymousId", anonymous_id), ("timestamp", at), ("properties", properties))
-    body.update({key: value for key, value in values if value is not None})
+    if user_id is not None:
+        body["userId"] = user_id
+    if anonymous_id is not None:
+        body["anonymousId"] = anonymous_id
+    at = ("ttm" in snowplow and time_of(get("ttm"))) or time_of(get("dtm"))
+    if at is not None:
+        body["timestamp"] = at
+    if properties is not None:
+        body["properties"] = properties
     body["context"] = _context(snowplow, page)
     try:
         written = _encode(body)
@@ -172,15 +181,15 @@ def _event(
 
 def time_of(value: Any) -> str | None:
     """Returns milliseconds since 1970 as RFC 3339, None if the text is no such number."""
-    if type(value) is not str or not _MILLISECONDS.fullmatch(value):
+    if type(value) is not str or not (9 <= len(value) <= 15 and value.isascii() and value.isdigit()):
         return None
-    seconds, rest = divmod(int(value), 1000)
-    second = _second(seconds)
-    return None if second is None else f"{second}.{rest:03d}Z"
+    second = _second(value[:-3])
+    return None if second is None else f"{second}.{value[-3:]}Z"
 
 
 @lru_cache(1024)
-def _second(seconds: int) -> str | None:
+def _second(text: str) -> str | None:
+    seconds = int(text)
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") if seconds < 253_402_300_800 else None
     except (ValueError, OverflowError, OSError):
@@ -194,13 +203,21 @@ def _context(snowplow: dict[str, Any], page: dict[str, str] | None) -> dict[str,
         value = get(parameter)
         if value:
             context[key] = value
-    screen = _SIZE.fullmatch(get("res") or "")
-    if screen:
-        context["screen"] = {"width": int(screen[1]), "height": int(screen[2])}
-    if get("tv"):
-        context["library"] = {"name": "snowplow", "version": get("tv")}
+    size = get("res")
+    if size and len(size) <= _LONGEST_SIZE and (screen := _screen(size)) is not None:
+        context["screen"] = screen
+    version = get("tv")
+    if version:
+        context["library"] = {"name": "snowplow", "version": version}
     context["snowplow"] = snowplow
     return context
+
+
+@lru_cache(1024)
+def _screen(size: str) -> Mapping[str, int] | None:
+    """Returns a size such as `1920x1080` as width and height."""
+    found = _SIZE.fullmatch(size)
+    return {"width": int(found[1]), "height": int(found[2])} if found else None
 
 
 def _page(url: str | None, title: str | None, referrer: str | None) -> dict[str, str] | None:
@@ -221,8 +238,11 @@ def _page(url: str | None, title: str | None, referrer: str | None) -> dict[str,
     return page
 
 
-@lru_cache(2048)
 def _parts(url: str) -> tuple[str | None, str | None]:
+    """Returns path and query of an address, None for an empty one."""
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain:  # nearly all
+        return plain[1] or None, plain[2] or None
     try:
         parts = urlsplit(url)
     except ValueError:
