@@ -3,7 +3,7 @@
 import { contextOf } from "./context.mjs"
 import { createPerson } from "./person.mjs"
 import { createQueue, fetchTransport, heard } from "./queue.mjs"
-import { forget, keep, namesFrom, newId, read } from "./storage.mjs"
+import { forget, keep, namesFrom, newId, read, toText } from "./storage.mjs"
 
 // replaced by the edge when it serves the script
 export const VERSION = "0.1.0"
@@ -63,7 +63,13 @@ export function createAnalytics(options) {
   }
 
   function emit(type, ...words) {
-    for (const listener of listeners[type] || []) listener(...words)
+    for (const listener of listeners[type] || []) {
+      try {
+        listener(...words)
+      } catch (error) {
+        warn("a listener fails:", error)
+      }
+    }
   }
 
   function pass(event) {
@@ -114,7 +120,7 @@ export function createAnalytics(options) {
   }
 
   // Values that JSON does not hold must fail here, in the caller's place, and not later.
-  const copy = (value) => (value === undefined ? undefined : JSON.parse(JSON.stringify(value)))
+  const copy = (value) => (value === undefined ? undefined : JSON.parse(toText(value)))
 
   // A call must never break the page that makes it.
   function call(type, words) {
@@ -136,13 +142,16 @@ export function createAnalytics(options) {
     return event
   }
 
+  // An event without its name is one that the edge refuses with a reason.
+  const textOf = (value) => (value == null ? undefined : String(value))
+
   function fieldsOf(type, words) {
     const texts = []
     while (words.length && texts.length < 2 && (typeof words[0] === "string" || typeof words[0] === "number" || words[0] == null)) texts.push(words.shift())
     const [body, extra] = words.map(copy)
     switch (type) {
       case "identify": {
-        const userId = texts[0] == null ? undefined : String(texts[0])
+        const userId = textOf(texts[0])
         const before = person.said().userId
         if (userId && before && before !== userId) person.reset()
         person.identify(userId, body)
@@ -152,9 +161,9 @@ export function createAnalytics(options) {
         if (texts[0] != null) person.group(String(texts[0]), body)
         return [{ groupId: person.said().groupId, traits: body || {} }, extra]
       case "alias":
-        return [{ userId: String(texts[0]), previousId: String(texts[1] ?? person.said().userId ?? person.anonymousId()) }, body]
+        return [{ userId: textOf(texts[0]), previousId: String(texts[1] ?? person.said().userId ?? person.anonymousId()) }, body]
       case "track":
-        return [{ event: String(texts[0]), properties: body || {} }, extra]
+        return [{ event: textOf(texts[0]), properties: body || {} }, extra]
       default: {
         const name = texts.pop()
         return [{ name: name ?? undefined, category: texts[0] ?? undefined, properties: { ...body } }, extra]

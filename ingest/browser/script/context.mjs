@@ -2,13 +2,15 @@
 
 export function pageOf(seen) {
   const canonical = document.querySelector("link[rel='canonical']")?.href
-  const url = canonical || location.href.split("#")[0]
+  // a frame without an address of its own belongs to the page around it
+  const here = location.protocol === "about:" ? new URL(document.baseURI) : location
+  const url = canonical || here.href.split("#")[0]
   const page = {
-    path: location.pathname,
+    path: here.pathname,
     referrer: document.referrer,
-    search: location.search,
+    search: here.search,
     title: document.title,
-    url: canonical && !canonical.includes("?") ? canonical + location.search : url,
+    url: canonical && !canonical.includes("?") ? canonical + here.search : url,
   }
   try {
     if (canonical) page.path = new URL(canonical).pathname
@@ -25,6 +27,8 @@ export function campaignOf(search) {
   }
   return campaign
 }
+
+let timezone
 
 export function contextOf(library, seen) {
   const page = pageOf(seen)
@@ -43,7 +47,8 @@ export function contextOf(library, seen) {
   }
   if (Object.keys(campaign).length) context.campaign = campaign
   try {
-    context.timezone = Intl.DateTimeFormat().resolvedOptions().timeZone
+    // it costs more than all the rest
+    context.timezone = timezone ??= Intl.DateTimeFormat().resolvedOptions().timeZone
   } catch {
     // an old browser
   }

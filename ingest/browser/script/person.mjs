@@ -1,7 +1,7 @@
 // Who the visitor is: an anonymous id in a cookie and in localStorage, and what `identify` and `group` said. Read again each time,
 // because other pages of the site may change it.
 
-import { dropCookies, forget, keep, newId, read, readCookies, readJson, widestDomain, writeCookie } from "./storage.mjs"
+import { dropCookies, forget, keep, newId, read, readCookies, readJson, toText, widestDomain, writeCookie } from "./storage.mjs"
 
 const ID = "penstock_id"
 const PERSON = "penstock_person"
@@ -26,11 +26,11 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
 
   const cookies = () => (persistent && cookie ? readCookies(ID) : [])
 
-  // Of cookies side by side: that of the id in use, then that of the last visit to this host, then the oldest.
+  // The id and the number of cookies. Of those side by side: that of the id in use, of the last visit to this host, then the oldest.
   function kept() {
     const held = cookies()
     const last = persistent && read(ID)
-    return [anonymousId, last].find((id) => held.includes(id)) || held[0] || last
+    return [[anonymousId, last].find((id) => held.includes(id)) || held[0] || last, held.length]
   }
 
   function persist(given) {
@@ -48,13 +48,13 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
 
   function update(changes) {
     person = { ...self.said(), ...changes }
-    if (persistent) keep(PERSON, JSON.stringify(person))
+    if (persistent) keep(PERSON, toText(person))
   }
 
   const self = {
     anonymousId() {
-      const found = kept()
-      if (!found || found !== anonymousId || (persistent && cookie && cookies().length !== 1)) {
+      const [found, count] = kept()
+      if (!found || found !== anonymousId || (persistent && cookie && count !== 1)) {
         persist(found || anonymousId || (persistent && known()) || newId())
       }
       return anonymousId
@@ -80,7 +80,7 @@ export function createPerson({ cookieDomain, cookieDays = 365, cookie = true }) 
       persistent = true
       if (person) update(person)
       // an id from an earlier visit goes on
-      persist(kept() || known() || made || newId())
+      persist(kept()[0] || known() || made || newId())
     },
     // The domain that the server sets the cookie for, if it does and if it is that of the page.
     settle(found) {

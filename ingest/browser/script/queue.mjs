@@ -4,7 +4,7 @@
 // record; the next page, or another that is open, takes the events over and sends them. The events keep their messageId, so what
 // arrives twice counts once. A page that crashed leaves no mark; its record is taken over when it is STALE.
 
-import { forget, keep, namesFrom, newId, read, readJson } from "./storage.mjs"
+import { forget, keep, namesFrom, newId, read, readJson, toText } from "./storage.mjs"
 
 const MOST_EVENTS = 1000
 // the site shares its few megabytes of localStorage with us
@@ -72,7 +72,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
   }
 
   function push(event) {
-    waiting.push(itemOf(JSON.stringify(event)))
+    waiting.push(itemOf(toText(event)))
     let bytes = waiting.reduce((sum, item) => sum + item.bytes, 0)
     while (waiting.length > 1 && (waiting.length > MOST_EVENTS || bytes > MOST_BYTES)) {
       bytes -= waiting.shift().bytes
@@ -166,7 +166,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
       }
       if (found && !found.left && Math.abs(Date.now() - found.at) < STALE_MILLISECONDS) continue
       const events = Array.isArray(found?.events) ? found.events : []
-      waiting.push(...events.map((event) => itemOf(JSON.stringify(event))))
+      waiting.push(...events.map((event) => itemOf(toText(event))))
       // ours first: a page that ends between the two leaves them twice, not nowhere
       write()
       forget(record)
@@ -243,8 +243,7 @@ export function createQueue({ name, transport, delay, log, warn }) {
 
 // Reads what the edge says of a batch. A network that asks for a log-in, a proxy and a worker of the page answer 200 too.
 export async function heard(answer) {
-  const isJson = answer.headers.get("Content-Type")?.includes("application/json")
-  const said = isJson ? await answer.json().catch(() => null) : null
+  const said = await answer.json().catch(() => null)
   return { status: answer.status, ours: typeof (answer.ok ? said?.success : said?.code) === (answer.ok ? "boolean" : "string"), problem: said?.message }
 }
 

@@ -91,6 +91,18 @@ export function dropCookies(name, but) {
   for (const domain of domainsOfPage()) if (domain !== but) writeCookie(name, null, 0, domain)
 }
 
+// As JSON. Old libraries give arrays a `toJSON` that makes texts of them.
+export function toText(value) {
+  const { toJSON } = Array.prototype
+  if (!toJSON) return JSON.stringify(value)
+  delete Array.prototype.toJSON
+  try {
+    return JSON.stringify(value)
+  } finally {
+    Array.prototype.toJSON = toJSON
+  }
+}
+
 export function newId() {
   if (globalThis.crypto?.randomUUID) return crypto.randomUUID()
   // pages without TLS

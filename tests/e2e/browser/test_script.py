@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.e2e.browser.stand import Stand, body, ids, names
@@ -21,7 +23,9 @@ document.head.appendChild(t);a._loadOptions=o};a._writeKey="%(key)s";a.load("%(k
 @in_page
 async def test_the_element_with_a_key_sends_the_page_and_every_call_with_the_page_around_it(shop: Stand) -> None:
     key = await shop.new_site()
-    url = shop.put("/start", shop.script(key))
+    # as Prototype 1.6 leaves arrays
+    head = "<script>Array.prototype.toJSON = function () { return '[' + this.join() + ']' }</script>"
+    url = shop.put("/start", head + shop.script(key))
     page = await shop.opened(f"{url}?utm_source=mail&utm_campaign=may")
     await page.evaluate(
         """() => { analytics.identify("u1", {plan: "pro"}); analytics.group("g1", {size: 3});
@@ -66,3 +70,25 @@ async def test_the_module_needs_no_element(shop: Stand) -> None:
       window.sdk = load({{host: "{shop.edge.url}", key: "{key}"}}); sdk.track("By module")</script>"""
     await shop.opened(shop.put("/module", head))
     assert names(await shop.arrived(key, 1)) == ["By module"]
+
+
+@in_page
+async def test_an_element_of_a_module_a_wrong_call_and_calls_after_the_script_do_not_stop_it(shop: Stand) -> None:
+    key = await shop.new_site()
+    other = await shop.new_site()
+    head = f"""<script>window.analytics = [null, ["nothing"], ["track", "Early"]]</script>
+      {shop.script(key).replace("<script", '<script type="module"')}
+      <script type="module">analytics.on("track", () => {{ throw 1 }}); (window.analytics ??= []).push(["track", "After"])</script>"""
+    said: list[str] = []
+    page = await (await shop.visitor()).new_page()
+    page.on("console", lambda message: said.append(message.text))
+    inner = (head + shop.script(other).replace("<script", "<script defer")).replace('"', "&quot;")
+    await page.goto(shop.put("/frame", "", f'<iframe srcdoc="{inner}"></iframe>'))
+    stored = await shop.arrived(key, 3)
+    assert sorted(map(str, names(stored))) == ["After", "Early", "None"]
+    # a frame without an address is of the page around it
+    assert {body(each)["context"]["page"]["path"] for each in stored} == {"/frame"}
+    # of two scripts for one name the later one says so
+    async with asyncio.timeout(60):
+        while not any(f"window.analytics is that of {key}; name another for {other}" in each for each in said):
+            await asyncio.sleep(0.05)
