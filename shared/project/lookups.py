@@ -83,6 +83,12 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ByteSize, Meta(description="memory of the kept rows, and size of the file; 1KiB to 1GiB; a larger table is refused")
     ] = field(default_factory=lambda: ByteSize(128 * 1024 * 1024))
 
+    def __post_init__(self) -> None:
+        try:
+            urlsplit(self.file or "")
+        except ValueError as exc:
+            raise ValueError(f"file: it is no address: {exc}") from exc
+
     @property
     def form(self) -> str | None:
         """The format of its file; None: its name does not tell."""

@@ -34,7 +34,10 @@ class Tally(Protocol):
 
 
 class Reports:
-    """What became of the exports of one signal: metrics, and one line a change."""
+    """What became of the exports of one signal: metrics, and one line a change.
+
+    The lock is never held while a line is written: the line goes into the queue of lines, which tells its own `Reports` of it.
+    """
 
     def __init__(self, signal: str, tally: Tally, said: Callable[[], str]) -> None:
         self._signal = signal
@@ -56,7 +59,8 @@ class Reports:
             if refused:
                 self._tally.count("telemetry_dropped_total", refused, signal=self._signal, reason="refused")
             self._refuses = refused > 0
-            self._turn(failing=False)
+            was = self._turn(failing=False)
+        self._say(was, failing=False)
 
     def refused(self, items: int, words: str) -> None:
         """The collector does not take some of the batch that is being sent; called before `sent`, in the same thread."""
@@ -70,13 +74,14 @@ class Reports:
         with self._lock:
             self._refused = 0
             self._tally.count("telemetry_dropped_total", items, signal=self._signal, reason="failed")
-            self._turn(failing=True)
+            was = self._turn(failing=True)
+        self._say(was, failing=True)
 
     def hangs(self) -> None:
         """An export does not end."""
         with self._lock:
-            if not self._failing:
-                self._turn(failing=True, why=f"an export takes longer than {HANGS_SECONDS:.0f} s")
+            was = self._failing or self._turn(failing=True)
+        self._say(was, failing=True, why=f"an export takes longer than {HANGS_SECONDS:.0f} s")
 
     def dropped(self, reason: str, items: int = 1) -> None:
         """Something was not put into a batch."""
@@ -87,9 +92,13 @@ class Reports:
         """The process ends: an export that hangs says nothing more."""
         self._ended = True
 
-    def _turn(self, *, failing: bool, why: str = "") -> None:
+    def _turn(self, *, failing: bool) -> bool:
+        """Notes whether exports fail; returns whether they failed before."""
         was, self._failing = self._failing, failing
         self._tally.gauge("telemetry_export_failing", int(failing), signal=self._signal)
+        return was
+
+    def _say(self, was: bool, *, failing: bool, why: str = "") -> None:
         if self._ended:
             return
         if failing and not was:

@@ -55,7 +55,7 @@ class Session(requests.Session):
             NotTakenError: a redirect, a web page, or an answer without an end.
         """
         ends_at = time.monotonic() + float(kwargs.get("timeout") or DEFAULT_SECONDS)
-        answer = super().request(*args, **{**kwargs, "stream": True})
+        answer = super().request(*args, **{**kwargs, "stream": True, "allow_redirects": False})
         try:
             body = _read(answer, ends_at)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from opentelemetry.trace import SpanKind
 from shared.telemetry import logs
 from shared.telemetry.metrics import Telemetry
 from shared.telemetry.otlp import outbox
+from shared.telemetry.otlp.of_logs import Handler, Line
 from shared.telemetry.otlp.outbox import Outbox, Reports
 from shared.telemetry.otlp.values import MOST_CHARACTERS, MOST_STACK, sent_value
 from tests.support.otlp import Behaviour, Collector, collector, values
@@ -98,6 +100,42 @@ def test_an_export_without_an_end_is_told_as_failing(monkeypatch: pytest.MonkeyP
     box.close()
     box.wait(time.monotonic() + 60)
     assert gauges == [("telemetry_export_failing", 1), ("telemetry_export_failing", 0)]
+
+
+@pytest.mark.parametrize("way", ["hangs", "failed", "sent"])
+def test_the_line_about_lines_that_cannot_be_sent_stops_nobody(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes into the queue of lines itself, where it is dropped, or told as held up, under the same `Reports`."""
+
+    class Tally:
+        def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+
+        def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+    monkeypatch.setattr(outbox, "HANGS_SECONDS", -1.0)
+    monkeypatch.setattr(outbox.log, "handlers", [])
+    monkeypatch.setattr(outbox.log, "propagate", False)
+    monkeypatch.setattr(outbox.log, "level", logging.INFO)
+    reports = Reports("logs", Tally(), lambda: "")
+    box: Outbox[Line] = Outbox(reports, lambda _: True, lambda: None, name="test", period_seconds=3600, most=0)
+    if way == "sent":
+        reports.failed(1)
+    handler = Handler(box.put)
+    handler.lock = None  # should the test fail, the process must end all the same
+    outbox.log.addHandler(handler)
+
+    def work() -> None:
+        if way == "hangs":
+            box._began = 1.0  # as while an export is under way
+            box.put(Line(at_ns=0, level="INFO", logger="x", message="", fields={}, trail=None))
+        else:
+            getattr(reports, way)(1)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    box.close()
+    box.wait(time.monotonic() + 60)
 
 
 class Odd:

@@ -163,3 +163,8 @@ def test_settings_come_from_the_environment_and_errors_name_the_variable() -> No
             read_settings(ServiceSettings, environment={name: "60s"})
     with pytest.raises(ConfigError, match="PENSTOCK_ADMIN_PORT: expected a whole number"):
         read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "many"})
+
+
+def test_an_address_of_a_lookup_that_is_none_is_told_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"lookups\.a\.file: it is no address"):
+        load_project("lookups: {a: {file: 'http://[x/a.csv', key: k}}")
