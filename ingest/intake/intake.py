@@ -38,7 +38,7 @@ from ingest.trackers.schemas import schemas_of
 from shared.clock import Clock
 from shared.errors import Transient
 from shared.events.dead import LETTER_BYTES, DeadLetter, bury
-from shared.events.event import micros, read_time
+from shared.events.event import read_micros
 from shared.events.frame import RequestContext
 from shared.events.outcome import DropReason
 from shared.forget.ids import Forgotten
@@ -341,8 +341,8 @@ class Intake:
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
         """Returns how far the client's clock is behind; None if `sentAt` is no time, or further off than the site allows."""
-        sent_at = read_time(parsed.sent_at)
-        skew = None if sent_at is None else received_at - micros(sent_at)
+        sent_at = read_micros(parsed.sent_at) if parsed.sent_at else None
+        skew = None if sent_at is None else received_at - sent_at
         desk = self.sites.get(parsed.admission.site)
         largest = desk.site.max_clock_skew if desk is not None else 0
         if skew is None or abs(skew) > largest * 1_000_000:

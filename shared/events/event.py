@@ -51,6 +51,7 @@ _TIMES = ("receivedAt", "timestamp", "sentAt", "originalTimestamp")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 _FINER = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
+_MILLISECONDS = 13
 _SHORTEST_FINER, _SHORTEST_NANOSECONDS = len("2026-09-01T12:34:56.1234567"), 18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -238,6 +239,14 @@ def _of_epoch(number: float | Decimal) -> datetime | None:
     if number >= 1e14:
         return _EPOCH + timedelta(microseconds=int(number))
     return _EPOCH + (timedelta(seconds=float(number)) if number < 1e11 else timedelta(milliseconds=float(number)))
+
+
+def read_micros(text: str) -> int | None:
+    """Returns a client's time as microseconds since 1970, as `read_time` reads it; None if it is no time."""
+    if len(text) == _MILLISECONDS and text[0] != "0" and text.isascii() and text.isdigit():  # as trackers write it
+        return int(text) * 1000
+    moment = read_time(text)
+    return None if moment is None else micros(moment)
 
 
 def micros(moment: datetime) -> int:

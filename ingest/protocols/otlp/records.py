@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -88,6 +87,58 @@ class _Span(msgspec.Struct, gc=False, rename="camel"):
     status: _Status | None = None
 
 
+class _LogProperties(msgspec.Struct, gc=False, omit_defaults=True):
+    """Properties of a log. Those that say nothing are left out; built and written, it costs a fraction of a dict."""
+
+    body: Any = None
+    severity_number: int = 0
+    severity_text: str = ""
+    event_name: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    flags: int = 0
+    time_unix_nano: int = 0
+    observed_time_unix_nano: int = 0
+    dropped_attributes_count: int = 0
+    attributes: dict[str, Any] = {}
+    resource: msgspec.Raw | None = None
+    scope: msgspec.Raw | None = None
+
+
+class _SpanProperties(msgspec.Struct, gc=False, omit_defaults=True):
+    """Properties of a span."""
+
+    trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str = ""
+    trace_state: str = ""
+    name: str = ""
+    kind: str = ""
+    start_time_unix_nano: int = 0
+    end_time_unix_nano: int = 0
+    duration_nanoseconds: int = 0
+    status: str = ""
+    status_message: str = ""
+    flags: int = 0
+    dropped_attributes_count: int = 0
+    attributes: dict[str, Any] = {}
+    events: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
+    resource: msgspec.Raw | None = None
+    scope: msgspec.Raw | None = None
+
+
+class _Event(msgspec.Struct, gc=False, omit_defaults=True, rename="camel"):
+    """A record as an event."""
+
+    type: str
+    message_id: str
+    properties: _LogProperties | _SpanProperties
+    user_id: str | None = None
+    timestamp: str | None = None
+
+
+_Held = tuple[msgspec.Raw | None, msgspec.Raw | None]
 _HEX = re.compile(r"[0-9a-f]+")
 _json_holder = msgspec.json.Decoder(_Holder).decode
 _json_record = {"logs": msgspec.json.Decoder(_Log).decode, "traces": msgspec.json.Decoder(_Span).decode}
@@ -113,34 +164,35 @@ def judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log
 def _judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log_id: str) -> None:
     request_id = log_id or blake2b(body, digest_size=16, key=parsed.admission.site.encode()[:64]).hexdigest()
     room = MERGED_REQUESTS * int(parsed.admission.limits.request_bytes)
-    index = 0
     # records of one scope are neighbours and share the very objects
-    for _, group in groupby(pieces, key=lambda each: (id(each.resource), id(each.scope))):
-        together = list(group)
-        held = _holders(together[0], parsed.admission.limits.event_bytes)
-        for piece in together:
-            message_id = request_id if log_id else f"{request_id}-{index}"
-            found = (
-                held
-                if isinstance(held, Fault)
-                else _judged(parsed=parsed, piece=piece, signal=signal, held=held, message_id=message_id)
-            )
-            if not isinstance(found, Fault):
-                room -= len(found[1])
-                if room < 0:
-                    detail = "its resource and scope under each record make the request too large; let the exporter send smaller batches"
-                    found = Fault(DeadReason.TOO_LARGE, detail)
-            if isinstance(found, Fault):
-                parsed.rejects.append(Reject(index, found.reason, found.detail, piece.alone(signal)))
-            else:
-                parsed.heads.append(found[0])
-                parsed.bodies.append(found[1])
-            index += 1
+    resource: bytes | None = None
+    scope: bytes | None = None
+    held: _Held | Fault = (None, None)
+    for index, piece in enumerate(pieces):
+        if piece.resource is not resource or piece.scope is not scope:
+            resource, scope = piece.resource, piece.scope
+            held = _holders(piece, parsed.admission.limits.event_bytes)
+        message_id = request_id if log_id else f"{request_id}-{index}"
+        found = (
+            held
+            if isinstance(held, Fault)
+            else _judged(parsed=parsed, piece=piece, signal=signal, held=held, message_id=message_id)
+        )
+        if not isinstance(found, Fault):
+            room -= len(found[1])
+            if room < 0:
+                detail = (
+                    "its resource and scope under each record make the request too large; let the exporter send smaller batches"
+                )
+                found = Fault(DeadReason.TOO_LARGE, detail)
+        if isinstance(found, Fault):
+            parsed.rejects.append(Reject(index, found.reason, found.detail, piece.alone(signal)))
+        else:
+            parsed.heads.append(found[0])
+            parsed.bodies.append(found[1])
 
 
-def _judged(
-    parsed: Parsed, piece: Piece, signal: str, held: Mapping[str, msgspec.Raw], message_id: str
-) -> tuple[Head, bytes] | Fault:
+def _judged(parsed: Parsed, piece: Piece, signal: str, held: _Held, message_id: str) -> tuple[Head, bytes] | Fault:
     limits = parsed.admission.limits
     if len(piece.record) > limits.event_bytes:
         return Fault(DeadReason.TOO_LARGE, f"the record has {len(piece.record)} bytes, the limit is {limits.event_bytes}")
@@ -149,23 +201,30 @@ def _judged(
     try:
         record = _record(piece, signal)
         value = of_protobuf if piece.packed else of_json
-        event = _span(record, value, piece.packed) if signal == "traces" else _log(record, value, piece.packed)
+        properties: Any = _span(record, value, piece.packed) if signal == "traces" else _log(record, value, piece.packed)
     except _Broken as exc:
         return Fault(DeadReason.WRONG_TYPE, str(exc))
     except TooManyKeys as exc:
         return Fault(DeadReason.TOO_MANY_KEYS, f"the record has {exc}")
-    if isinstance(event, Fault):
-        return event
-    kind = "span" if signal == "traces" else "log"
-    if kind == "span":
-        message_id = f"{event['properties']['trace_id']}-{event['properties']['span_id']}"
-    event["properties"] |= held
-    body = _encode({"type": kind, "messageId": message_id, **event})
+    if isinstance(properties, Fault):
+        return properties
+    if signal == "traces":
+        kind, message_id, at = "span", f"{properties.trace_id}-{properties.span_id}", properties.start_time_unix_nano
+    else:
+        kind, at = "log", properties.time_unix_nano or properties.observed_time_unix_nano
+    properties.resource, properties.scope = held
+    said = properties.attributes
+    user_id = _user_of(said) if "user.id" in said or "enduser.id" in said else None
+    try:
+        event = _Event(type=kind, message_id=message_id, properties=properties, user_id=user_id, timestamp=moment(at))
+    except OverflowError:
+        return Fault(DeadReason.WRONG_TYPE, f"{at} nanoseconds since 1970 are no time")
+    body = _encode(event)
     if len(body) > limits.event_bytes:
         return Fault(
             DeadReason.TOO_LARGE, f"the event has {len(body)} bytes with its resource, the limit is {limits.event_bytes}"
         )
-    return excess(body, limits) or (Head(message_id, kind, None, event.get("userId")), body)
+    return excess(body, limits) or (Head(message_id, kind, None, user_id), body)
 
 
 class _Broken(Exception):
@@ -181,7 +240,7 @@ def _record(piece: Piece, signal: str) -> Any:
         raise _Broken(f"the record is no protobuf: {exc}") from exc
 
 
-def _holders(piece: Piece, most_bytes: int) -> dict[str, msgspec.Raw] | Fault:
+def _holders(piece: Piece, most_bytes: int) -> _Held | Fault:
     """Returns the attributes of a resource and the facts of a scope, encoded once for all their records."""
     size = len(piece.resource) + len(piece.scope)
     if size > most_bytes:
@@ -195,95 +254,83 @@ def _holders(piece: Piece, most_bytes: int) -> dict[str, msgspec.Raw] | Fault:
         else:
             resource, scope, value = _json_holder(piece.resource), _json_holder(piece.scope), of_json
         about = {"name": scope.name, "version": scope.version, "attributes": attributes(scope.attributes, value)}
-        found = {
-            "resource": attributes(resource.attributes, value),
-            "scope": {name: each for name, each in about.items() if each},
-        }
+        found, scope_found = attributes(resource.attributes, value), {name: each for name, each in about.items() if each}
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as exc:
         return Fault(DeadReason.WRONG_TYPE, f"the resource or scope of the record cannot be read: {exc}")
     except TooManyKeys as exc:
         return Fault(DeadReason.TOO_MANY_KEYS, f"the resource or scope of the record has {exc}")
     except _decode_error() as exc:
         return Fault(DeadReason.WRONG_TYPE, f"the resource or scope of the record is no protobuf: {exc}")
-    return {name: msgspec.Raw(_encode(each)) for name, each in found.items() if each}
+    return msgspec.Raw(_encode(found)) if found else None, msgspec.Raw(_encode(scope_found)) if scope_found else None
 
 
-def _log(record: Any, value: Any, packed: bool) -> dict[str, Any]:
-    at, observed = _nanoseconds(record, "time_unix_nano"), _nanoseconds(record, "observed_time_unix_nano")
-    said = _attributes(record.attributes, value)
-    properties = {
-        "body": _built(value, record.body),
-        "severity_number": record.severity_number,
-        "severity_text": record.severity_text,
-        "event_name": record.event_name,
-        "trace_id": _hex(record.trace_id, packed, NO_TRACE),
-        "span_id": _hex(record.span_id, packed, NO_SPAN),
-        "flags": record.flags,
-        "time_unix_nano": at,
-        "observed_time_unix_nano": observed,
-        "dropped_attributes_count": record.dropped_attributes_count,
-        "attributes": said,
-    }
-    return _event(properties, said, at or observed)
+def _log(record: Any, value: Any, packed: bool) -> _LogProperties:
+    return _LogProperties(
+        body=_built(value, record.body) or None,
+        severity_number=record.severity_number,
+        severity_text=record.severity_text,
+        event_name=record.event_name,
+        trace_id=_hex(record.trace_id, packed, NO_TRACE),
+        span_id=_hex(record.span_id, packed, NO_SPAN),
+        flags=record.flags,
+        time_unix_nano=_nanoseconds(record, "time_unix_nano"),
+        observed_time_unix_nano=_nanoseconds(record, "observed_time_unix_nano"),
+        dropped_attributes_count=record.dropped_attributes_count,
+        attributes=_attributes(record.attributes, value),
+    )
 
 
-def _span(record: Any, value: Any, packed: bool) -> dict[str, Any] | Fault:
+def _span(record: Any, value: Any, packed: bool) -> _SpanProperties | Fault:
     trace_id, span_id = _hex(record.trace_id, packed, NO_TRACE), _hex(record.span_id, packed, NO_SPAN)
     if not trace_id or not span_id:
         return Fault(DeadReason.MISSING_ID, "a span needs `trace_id` and `span_id`, which are not all zeros")
     start, end = _nanoseconds(record, "start_time_unix_nano"), _nanoseconds(record, "end_time_unix_nano")
-    said = _attributes(record.attributes, value)
-    status = record.status
-    properties = {
-        "trace_id": trace_id,
-        "span_id": span_id,
-        "parent_span_id": _hex(record.parent_span_id, packed, NO_SPAN),
-        "trace_state": record.trace_state,
-        "name": record.name,
-        "kind": _named(SPAN_KINDS, record.kind),
-        "start_time_unix_nano": start,
-        "end_time_unix_nano": end,
-        "duration_nanoseconds": end - start if start and end >= start else None,
-        "status": _named(STATUSES, status.code) if status is not None else "unset",
-        "status_message": status.message if status is not None else "",
-        "flags": record.flags,
-        "dropped_attributes_count": record.dropped_attributes_count,
-        "attributes": said,
-        "events": [
+    status, kind = record.status, record.kind
+    events, links = record.events, record.links
+    return _SpanProperties(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=_hex(record.parent_span_id, packed, NO_SPAN),
+        trace_state=record.trace_state,
+        name=record.name,
+        kind=_named(SPAN_KINDS, kind),
+        start_time_unix_nano=start,
+        end_time_unix_nano=end,
+        duration_nanoseconds=end - start if start and end >= start else 0,
+        status=_named(STATUSES, status.code) if status is not None else STATUSES[0],
+        status_message=status.message if status is not None else "",
+        flags=record.flags,
+        dropped_attributes_count=record.dropped_attributes_count,
+        attributes=_attributes(record.attributes, value),
+        events=[
             {
                 "name": each.name,
                 "time_unix_nano": _nanoseconds(each, "time_unix_nano"),
                 "attributes": _attributes(each.attributes, value),
             }
-            for each in bounded(record.events)
-        ],
-        "links": [
+            for each in bounded(events)
+        ]
+        if events
+        else [],
+        links=[
             {
                 "trace_id": _hex(each.trace_id, packed, NO_TRACE),
                 "span_id": _hex(each.span_id, packed, NO_SPAN),
                 "attributes": _attributes(each.attributes, value),
             }
-            for each in bounded(record.links)
-        ],
-    }
-    return _event(properties, said, start)
+            for each in bounded(links)
+        ]
+        if links
+        else [],
+    )
 
 
-def _event(properties: dict[str, Any], said: Mapping[str, Any], at: int) -> dict[str, Any]:
-    """Returns an event without the properties that say nothing."""
-    event: dict[str, Any] = {"properties": {name: each for name, each in properties.items() if each}}
+def _user_of(said: Mapping[str, Any]) -> str | None:
     for name in USER_IDS:
         user = said.get(name)
         if user and isinstance(user, str | int):
-            event["userId"] = str(user)[:MAX_ID_CHARACTERS]
-            break
-    try:
-        stamp = moment(at)
-    except OverflowError as exc:
-        raise _Broken(f"{at} nanoseconds since 1970 are no time") from exc
-    if stamp:
-        event["timestamp"] = stamp
-    return event
+            return str(user)[:MAX_ID_CHARACTERS]
+    return None
 
 
 def _attributes(pairs: Any, value: Any) -> dict[str, Any]:
@@ -301,8 +348,11 @@ def _built(value: Any, raw: Any) -> Any:
 
 
 def _nanoseconds(record: Any, name: str) -> int:
+    value = getattr(record, name)
+    if value.__class__ is int and 0 <= value < 2**64:
+        return value
     try:
-        return whole(getattr(record, name))
+        return whole(value)
     except ValueError as exc:
         raise _Broken(f"`{name}` is no time: {exc}") from exc
 
@@ -311,6 +361,9 @@ def _hex(id_: bytes | str, packed: bool, nothing: str) -> str:
     """Returns an id as hex; an empty text for an id of zeros, which is none."""
     if not id_:
         return ""
+    if packed and 2 * len(id_) == len(nothing):
+        text = id_.hex()  # type: ignore[union-attr]  # of protobuf, bytes
+        return "" if text == nothing else text
     text = id_.hex() if packed and isinstance(id_, bytes) else str(id_).lower()
     if len(text) != len(nothing) or not _HEX.fullmatch(text):
         raise _Broken(f"id {text[:64]!r} is not of {len(nothing) // 2} bytes")

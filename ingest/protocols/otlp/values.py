@@ -66,11 +66,12 @@ def attributes(pairs: Sequence[Any], value: _Value) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if value is of_protobuf:
         for each in bounded(pairs):
-            plain: Any = each.value
-            # most are texts: asking for one costs a quarter of asking which it is
-            plain = plain.string_value or of_protobuf(plain)
-            if plain is not None:
-                found[each.key] = plain
+            held: Any = each.value
+            # most are texts and numbers: asking for these costs a part of asking which it is
+            plain = held.string_value or held.int_value or held.double_value
+            if not plain and (plain := of_protobuf(held)) is None:
+                continue
+            found[each.key] = plain
         return found
     for each in bounded(pairs):
         plain = value(each.value)

@@ -80,7 +80,7 @@ def canonical(
         if not code:
             return Fault(DeadReason.MISSING_TYPE, "the event has no `e`, the code of its type")
         return Fault(DeadReason.UNKNOWN_TYPE, f"`e` is {str(code)[:100]!r}, expected one of {', '.join(EVENTS)}")
-    described = text_of(parameters, "ue_pr", "ue_px", limits)
+    described = text_of(parameters, "ue_pr", "ue_px", limits) if "ue_pr" in parameters or "ue_px" in parameters else None
     entities = text_of(parameters, "co", "cx", limits)
     if isinstance(described, Fault) or isinstance(entities, Fault):
         return described if isinstance(described, Fault) else entities  # type: ignore[return-value]  # one of both is
@@ -170,9 +170,9 @@ def _event(
         return fault(f"a parameter is no text: {exc}")
     if len(written) > admission.limits.event_bytes:
         return Fault(DeadReason.TOO_LARGE, f"the event has {len(written)} bytes, the limit is {admission.limits.event_bytes}")
-    if not is_visible(user_id):
+    if user_id is not None and not is_visible(user_id):
         user_id = None
-    if not is_visible(anonymous_id):
+    if anonymous_id is not None and not is_visible(anonymous_id):
         anonymous_id = None
     if "\0" in message_id:
         message_id = repaired(message_id)

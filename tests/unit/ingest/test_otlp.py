@@ -146,6 +146,7 @@ def test_a_span_is_an_event_with_its_own_id(packed: bool) -> None:
     result = parsed(asked(spans(SOLD), packed=packed))
     assert result.rejects == []
     [event] = events(result)
+    assert list(event["properties"])[:4] == ["trace_id", "span_id", "parent_span_id", "name"]  # the order of new columns
     assert event["messageId"] == result.heads[0].message_id == f"{TRACE.hex()}-{SPAN.hex()}"
     properties = event["properties"]
     assert (event["type"], properties["name"], properties["kind"]) == ("span", "POST /orders", "server")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.events.event import JSON, encode_event, facts_of, is_finer, materialise, micros, parse_time, read_time
+from shared.events.event import JSON, encode_event, facts_of, is_finer, materialise, micros, parse_time, read_micros, read_time
 from shared.events.frame import Head, RequestContext
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
@@ -159,6 +159,8 @@ MARCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 )
 def test_times_of_clients_are_read_in_the_forms_they_send(value: object, expected: datetime | None) -> None:
     assert read_time(value) == expected
+    if isinstance(value, str):
+        assert read_micros(value) == (None if expected is None else micros(expected))
 
 
 @pytest.mark.parametrize("sent", [1772366400000, "1772366400000", "2026-03-01"])
