@@ -30,7 +30,7 @@ from router.forwarding.lag import watch_lag
 from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.forwarding.shard import ShardView
 from router.forwarding.state import SiteState, StateKeeper, shed_before
-from router.problems.reported import report
+from router.problems.reported import Patience, report
 from router.reading import Reading
 from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
@@ -113,6 +113,7 @@ class SiteRouter:
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._answered: dict[str, Answer] = {}
+        self._patience = Patience()
 
     @property
     def site(self) -> str:
@@ -294,7 +295,7 @@ class SiteRouter:
             with traced(self._telemetry, f"route events.{self.site}", trace_of(message.headers), arrival):
                 mark_repeats(self._window, arrival)
                 if self._rules.gate is not None:
-                    await report(self._sender, self._telemetry, self._rules, arrival)
+                    await report(self._sender, self._telemetry, self._rules, arrival, self._patience)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]

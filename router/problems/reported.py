@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.problems.violations import frame_of
@@ -29,11 +30,19 @@ FULL_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-async def report(sender: QueueWriter, telemetry: Telemetry, rules: SiteRules, arrival: Arrival) -> None:
+@dataclass(slots=True)
+class Patience:
+    """Whether the violations of a site wait for room in EVENTS; not again after they waited in vain, until there is room."""
+
+    waits: bool = True
+
+
+async def report(sender: QueueWriter, telemetry: Telemetry, rules: SiteRules, arrival: Arrival, patience: Patience) -> None:
     """Returns when the violations of a frame are durable, if a connection wants them; at once if there are none.
 
     Args:
         sender: of the site's frames; its `ids` make those of violations.
+        patience: of the site, from frame to frame.
 
     Raises:
         Permanent: the frame is damaged inside.
@@ -64,11 +73,14 @@ async def report(sender: QueueWriter, telemetry: Telemetry, rules: SiteRules, ar
             await sender.publisher.publish(
                 topology.events_subject(VIOLATIONS_SITE), payload, msg_id=f"violations.{sender.ids}.{arrival.seq}"
             )
+            patience.waits = True
             return
         except QueueFull as exc:
-            if time.monotonic() >= until:
+            if not patience.waits or time.monotonic() >= until:
                 telemetry.count("router_plan_violations_lost_total", sum(counts.values()), site=rules.site)
-                log.error("violations are lost: EVENTS has no room", extra={"site": rules.site, "error": str(exc)})
+                if patience.waits:
+                    log.error("violations are lost: EVENTS has no room", extra={"site": rules.site, "error": str(exc)})
+                patience.waits = False
                 return
         except Transient as exc:
             log.warning("violations cannot be stored yet", extra={"site": rules.site, "error": str(exc)})

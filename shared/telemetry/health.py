@@ -36,12 +36,12 @@ class Health:
     def bad(self, part: str, why: str) -> None:
         """A part does not work, so the service cannot do its work."""
         self.warnings.pop(part, None)
-        self.problems[part] = why
+        self.problems[part] = _sayable(why)
 
     def warn(self, part: str, why: str) -> None:
         """A part needs attention; the service does its work."""
         self.problems.pop(part, None)
-        self.warnings[part] = why
+        self.warnings[part] = _sayable(why)
 
     def bear(self, bearable: Callable[[str], str | None]) -> None:
         """Sets a function that says why the service works although a part has a problem; None: it does not work then."""
@@ -73,6 +73,11 @@ class Health:
             else:
                 warnings[part] = f"{why} ({reason})"
         return Report(not problems, problems, warnings)
+
+
+def _sayable(why: str) -> str:
+    """Returns a text that JSON can carry: the name of a file may hold bytes that are no text."""
+    return why if why.isascii() else why.encode("utf-8", "replace").decode()
 
 
 def _nothing(_: str) -> None:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from shared.errors import PenstockError
+from shared.errors import PenstockError, Permanent
 from shared.events.frame import encode_frame
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
@@ -101,6 +101,8 @@ class WarningsWriter:
             await self._broker.publisher.publish(
                 topology.warnings_subject(self._service), payload, msg_id=msg_id, headers={EVENTS: str(warnings_in_it)}
             )
+        except Permanent as exc:  # the next ones may fit
+            log.error("warnings are lost", extra={"error": str(exc)})
         except PenstockError as exc:  # it never ends the service; the counts stay
             log.debug("warnings cannot be written now", extra={"error": str(exc)})
             return

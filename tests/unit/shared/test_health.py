@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from shared.settings import ServiceSettings
@@ -18,6 +19,13 @@ def telemetry() -> Iterator[Telemetry]:
     opened = Telemetry("test", ServiceSettings())
     yield opened
     opened.shutdown()
+
+
+def test_a_text_with_the_name_of_an_odd_file_can_be_written_as_json() -> None:
+    health = Health()
+    health.bad("spool", "cannot write /data/\udcff")
+    health.warn("disk", "é \udcff")
+    assert b"/data/?" in msgspec.json.encode(health.report())
 
 
 def test_a_problem_that_is_borne_is_a_warning_with_the_reason() -> None:

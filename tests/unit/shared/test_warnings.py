@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.errors import NotConnected
+from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame, encode_frame
 from shared.project.model import Project
 from shared.project.read import load_project
@@ -101,18 +101,18 @@ def test_a_warning_is_an_event_and_can_be_read_again() -> None:
 
 
 class FakeBroker:
-    """Takes messages, or is away."""
+    """Takes messages, or fails."""
 
     def __init__(self) -> None:
         self.publisher = self
-        self.away = True
+        self.away: PenstockError | None = NotConnected("away")
         self.tried: list[str | None] = []
         self.taken: dict[str | None, bytes] = {}
 
     async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: object = None) -> None:
         self.tried.append(msg_id)
         if self.away:
-            raise NotConnected("away")
+            raise self.away
         assert (subject, bool(headers)) == ("warnings.test", True)
         self.taken[msg_id] = payload
 
@@ -129,9 +129,26 @@ async def test_a_message_that_the_broker_may_have_is_sent_again_as_it_was_and_la
         telemetry.count("ingest_events_repaired_total", amount, site="shop")
         writer.look()
         await writer.write()
-    broker.away = False
+    broker.away = None
     await writer.write()
     await writer.write()
     assert len(set(broker.tried[:3])) == 1
     counts = [each.count for payload in broker.taken.values() for _, each in read_warnings(payload)]
     assert counts == [2, 3]
+
+
+async def test_a_message_that_the_broker_can_never_take_holds_up_no_later_one() -> None:
+    telemetry, broker = Telemetry("test3", ServiceSettings()), FakeBroker()
+    project: Project = load_project("sites: {shop: {}}")
+    writer = WarningsWriter(
+        broker, telemetry, service="test", instance="t", project=lambda: project, period_seconds=60  # type: ignore[arg-type]
+    )  # fmt: skip
+    broker.away = Permanent("too large")
+    telemetry.count("ingest_events_repaired_total", 2, site="shop")
+    writer.look()
+    await writer.write()
+    broker.away = None
+    telemetry.count("ingest_events_repaired_total", 3, site="shop")
+    writer.look()
+    await writer.write()
+    assert [each.count for payload in broker.taken.values() for _, each in read_warnings(payload)] == [3]
