@@ -78,7 +78,7 @@ def _binds_id(webhook: Webhook, places: Sequence[str]) -> bool:
     if webhook.type in ("open", "token"):  # nothing is signed
         return False
     signature = webhook.signature
-    signed = {"header:webhook-id"} if webhook.type == "standard" else set()
+    signed = {"header:webhook-id", "header:svix-id"} if webhook.type == "standard" else set()
     if signature is not None and signature.id_header is not None:
         signed.add(f"header:{signature.id_header.lower()}")
     kinds = ("header:",) if webhook.type == "twilio" else KINDS  # Twilio signs the query

@@ -37,7 +37,7 @@ class Places(NamedTuple):
 
 
 PLACES: Mapping[str, Places] = {
-    "standard": Places(("type",), ("header:webhook-id",)),
+    "standard": Places(("type",), ("header:webhook-id", "header:svix-id")),
     "github": Places(("header:X-GitHub-Event",), ("header:X-GitHub-Delivery",)),
     "stripe": Places(("type",), ("id",)),
     "shopify": Places(("header:X-Shopify-Topic",), ("header:X-Shopify-Webhook-Id", "header:X-Shopify-Event-Id")),
@@ -94,12 +94,12 @@ def _read_stripe(headers: Mapping[str, str]) -> Signed:
 
 
 def _read_standard(headers: Mapping[str, str]) -> Signed:
-    """Reads `v1,… v1,…`, and the headers of the id and the time."""
-    value = headers.get("webhook-signature", "")
-    if len(value) > LONGEST_HEADER:
-        return Signed(["-"])
-    signatures = [each[3:] for each in value.split() if each.startswith("v1,")]
-    return Signed(signatures or (["-"] if value else []), headers.get("webhook-timestamp", ""), headers.get("webhook-id", ""))
+    """Reads `v1,… v1,…`, and the headers of the id and the time; `svix-…` where the sender writes these names."""
+    mine, other = ("webhook", "svix") if "webhook-signature" in headers else ("svix", "webhook")
+    value, id_ = headers.get(f"{mine}-signature", ""), headers.get(f"{mine}-id", "")
+    forged = headers.get(f"{other}-id", id_) != id_  # an id beside the signed one
+    signatures = [] if forged or len(value) > LONGEST_HEADER else [each[3:] for each in value.split() if each.startswith("v1,")]
+    return Signed(signatures or (["-"] if value else []), headers.get(f"{mine}-timestamp", ""), id_)
 
 
 def _standard_key(secret: str) -> bytes:

@@ -1,7 +1,8 @@
 """The HTTP API of Jitsu's first generation (EventNative), as @jitsu/sdk-js and its bulk uploads speak it.
 
-Facts were seen on the wire of @jitsu/sdk-js 3.1.5 and in https://classic.jitsu.com/docs/sending-data. A request is one event or an
-array of them; the SDK holds events back for some milliseconds and sends an array. The key stands in `token`, in `X-Auth-Token`, in
+Facts were seen on the wire of @jitsu/sdk-js 3.1.5 and in https://classic.jitsu.com/docs/sending-data. A request is one event, an
+array of them, or a template and the events that it completes (`template.py`); the SDK holds events back for some milliseconds and
+sends an array. The key stands in `token`, in `X-Auth-Token`, in
 `api_key`, in any parameter that begins with `p_`, or in `api_key` of the first event. Browsers may send to `/api.{anything}`.
 
 `/api/v1/events/bulk` takes a file of events, one a line (`bulk.py`); `/api/v1/events/dry-run` stores nothing and shows what a table
@@ -21,12 +22,14 @@ from ingest.contract import Accepted, Admission, Credential, Desk, HttpRequest, 
 from ingest.judge import calls, pixels
 from ingest.judge.batch import read_batch
 from ingest.judge.budget import Budget
+from ingest.judge.envelope import MERGED_REQUESTS
 from ingest.judge.forms.rewrite import Members, judge_rewritten, members_of, open_object, text_of_member
 from ingest.judge.mend import Fault
 from ingest.judge.repeats import ids_for
 from ingest.judge.verdicts import Scan
 from ingest.protocols.jitsu_classic import bulk, dry_run
 from ingest.protocols.jitsu_classic.events import to_event
+from ingest.protocols.jitsu_classic.template import is_template, merged, merged_bytes
 from shared.events.outcome import DeadReason
 
 __all__ = ["NAME", "ROUTES", "as_event", "credentials", "judge_again", "parse", "reply"]
@@ -115,10 +118,11 @@ def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
         return opened
     scan = Scan(opened.body)
     budget = Budget()
-    originals = _cut(scan.body, opened.early, budget)
-    if isinstance(originals, Refusal):
-        return originals
-    admission: Admission | Refusal = opened.decided or _admit(opened.found, originals, desk)
+    cut = _cut(scan.body, opened.early, budget)
+    if isinstance(cut, Refusal):
+        return cut
+    originals, shared = cut
+    admission: Admission | Refusal = opened.decided or _admit(opened.found, originals, shared, desk)
     if isinstance(admission, Refusal):
         return admission
     limits = admission.limits
@@ -129,27 +133,42 @@ def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
         return admission.refuse(
             413, "event_too_large", f"the event has {len(originals[0])} bytes, the limit is {limits.event_bytes}"
         )
+    if shared:
+        size, largest = merged_bytes(originals, shared), MERGED_REQUESTS * int(limits.request_bytes)
+        if size > largest:
+            message = f"the events with the template in each have {size} bytes, the limit is {largest}; send fewer at once"
+            return admission.refuse(413, "context_too_large", message)
+        originals = list(merged(originals, shared, limits.event_bytes))
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced), ip_policy=_ip_policy(request))
     judge_rewritten(parsed, originals, _rewrite, ids_for(request, admission.site, desk, originals), budget=budget)
     return parsed
 
 
-def _cut(body: bytes, early: Admission | None, budget: Budget) -> list[bytes] | Refusal:
-    """Returns the bytes of the events of a body: of one, or of an array."""
+def _cut(body: bytes, early: Admission | None, budget: Budget) -> tuple[list[bytes], Members] | Refusal:
+    """Returns the bytes of the events of a body, of one or of an array, and the members that a template gives to each of them."""
+    shared: Members = {}
     if body[:1].isspace():
         body = body.strip()
     if body[:1] != b"[":
         opened = open_object(body, budget)
-        return opened if isinstance(opened, Refusal) else [opened[0]]
+        if isinstance(opened, Refusal):
+            return opened
+        clean, members = opened
+        if not is_template(members):
+            return [clean], shared
+        if early is not None and len(bytes(members["template"])) > early.limits.event_bytes:
+            message = f"the template has more than {early.limits.event_bytes} bytes, the limit of an event"
+            return early.refuse(413, "context_too_large", message)
+        body, shared = bytes(members["events"]), members_of(members["template"])
     # a body that is small enough to be read for strangers has fewer events than bytes
     batch = read_batch(body, len(body) if early is None else early.limits.events_per_request, budget)
-    return batch if isinstance(batch, Refusal) else list(map(bytes, batch.events))
+    return batch if isinstance(batch, Refusal) else (list(map(bytes, batch.events)), shared)
 
 
-def _admit(found: list[Credential], originals: list[bytes], desk: Desk) -> Admission | Refusal:
-    """Looks up the keys of a request; one in the first event counts if there is no other."""
+def _admit(found: list[Credential], originals: list[bytes], shared: Members, desk: Desk) -> Admission | Refusal:
+    """Looks up the keys of a request; one in the template or the first event counts if there is no other."""
     if originals and all(each.carrier in ("host", "bearer") for each in found):
-        key = text_of_member(members_of(originals[0]).get("api_key"))
+        key = text_of_member(shared.get("api_key") or members_of(originals[0]).get("api_key"))
         if key and len(key) <= calls.LONGEST_KEY:
             found = [*found, Credential("event", key)]
     return desk.admit(found)
@@ -160,6 +179,9 @@ def _pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     data = request.query.get("data")
     query = {name: value for name, value in request.query.items() if not _names_key(name)}
     body = _encode(pixels.unflatten(query)) if data is None else pixels.decode_data(data)
+    members = members_of(body)
+    if "token" in members and "api_key" not in members:  # an image may have its key in `data`, under this name too
+        body = _encode({("api_key" if name == "token" else name): value for name, value in members.items()})
     parsed = _read(request, body, desk)
     if not isinstance(parsed, Refusal) or parsed.status not in (400, 413):
         return parsed

@@ -63,6 +63,16 @@ def test_an_id_that_is_not_signed_belongs_to_the_signed_bytes() -> None:
     assert signed_of({"type": "hmac", "signature": covered, "message_id": ["header:x-id"]}, "{}", "d") == "hook:d"
 
 
+@pytest.mark.parametrize("case", [each for each in SIGNED if each["type"] == "standard"])
+def test_an_id_beside_the_signed_one_is_not_believed(case: dict[str, Any]) -> None:
+    """Its sender could have seen one delivery, and would take the id of the next."""
+    for name in ("webhook-id", "svix-id"):
+        both = {**case, "headers": {**case["headers"], name: case["id"]}}
+        assert parsed(webhook.parse(request_of(both), desk_of(case))).heads[0].message_id == f"hook:{case['id']}"
+        forged = {**case, "headers": {**case["headers"], name: "msg_9"}}
+        assert refused(webhook.parse(request_of(forged), desk_of(case))).code == "wrong_signature"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_another_body_another_secret_and_no_signature_are_refused(case: dict[str, Any]) -> None:
     if case["body"]:
