@@ -25,8 +25,9 @@ from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.host import ConnectionHost
 from functions_runtime.host.lines import Lines
 from functions_runtime.host.store import Store
+from functions_runtime.hydration.asking import Hydrator, LeavingError
 from functions_runtime.lookups.tables import Tables
-from functions_runtime.outcomes import Outcomes, decoded
+from functions_runtime.outcomes import Outcomes, count_frame, decoded
 from functions_runtime.revealed import Revealed
 from functions_runtime.rules.outcome import STAGE, Outcome, outcome_of
 from functions_runtime.rules.packing import MOST_BODY_BYTES, Prepared, finish, prepare
@@ -62,10 +63,6 @@ MOST_PAYLOAD_BYTES = 12 * 1024 * 1024
 log = logging.getLogger(__name__)
 
 
-class _LeavingError(Exception):
-    """The service drains while something cannot be done; the frame under way comes again."""
-
-
 class ConnectionFunctions:
     """The worker of one connection."""
 
@@ -91,6 +88,7 @@ class ConnectionFunctions:
         self._revealed = Revealed()
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
+        self._hydrator = Hydrator(context, self._name, fetcher, self._is_leaving)
         self._lines = Lines(context.broker, definition.name)
         self._chain: Chain | None = None
         self._policies: dict[str, Policy] = {}
@@ -113,17 +111,18 @@ class ConnectionFunctions:
         sending = asyncio.create_task(self._lines.keep_sent())
         self._ending, self._lease = ending, lease
         try:
-            with contextlib.suppress(_LeavingError):
-                await self._session(lease, ending)
+            with contextlib.suppress(LeavingError):
+                await self._session(lease)
         except Conflict as exc:
             raise Fenced(str(exc)) from exc
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             self._tables.leave(self._name)
+            self._hydrator.leave()
             await self._end_chain()
 
-    async def _session(self, lease: Lease, ending: asyncio.Event) -> None:
+    async def _session(self, lease: Lease) -> None:
         broker, queue = self._context.broker, self._definition.queue
         subject, again_subject = topology.functions_subject(queue), topology.retry_subject(STAGE, queue)
         reader = QueueReader(broker, topology.FUNCTIONS, subject, f"functions-{self._name}", epoch=lease.epoch)
@@ -139,7 +138,7 @@ class ConnectionFunctions:
             await self._begin(reader, again)
             following = asyncio.ensure_future(again.take_in())
             try:
-                while not ending.is_set() and not self._context.draining.is_set():
+                while not self._is_leaving():
                     if following.done():
                         following.result()
                     await self._step(reader, again)
@@ -235,8 +234,10 @@ class ConnectionFunctions:
             outcome, made = self._outcome(place=place, prepared=prepared, fates=fates, failures=failures, span=span, trace=trace)
         else:
             made = decode_frame(outcome.payload)
-        made = await self._stitcher.publish(outcome, made, self._definition.connection, again, decided=decided)
-        self._count(made)
+        made = await self._stitcher.publish(
+            outcome, made, self._definition.connection, again, decided=decided, varies=bool(self._definition.hydrates)
+        )
+        count_frame(self._context.telemetry, self._name, made)
 
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:
         """Runs the events of a frame; waits for as long as the functions cannot run."""
@@ -246,7 +247,8 @@ class ConnectionFunctions:
                 definition = await self._revealed.of(self._definition)
                 join = await self._tables.join(self._name, definition) if definition.lookups else None
                 chain = await self._ready(definition)
-                prepared = prepare(frame, definition.rules(), failures, self._context.forgotten, join=join)
+                hydrate = await self._hydrator.of(frame, definition, failures)
+                prepared = prepare(frame, definition.rules(), failures, self._context.forgotten, join=join, hydrate=hydrate)
                 given = list(prepared.given.values())
                 if chain is None:
                     fates = [Fate(wire.SAME)] * len(given)
@@ -264,6 +266,8 @@ class ConnectionFunctions:
                     self._context.telemetry.count("functions_rules_missed_total", prepared.missed_rules, connection=self._name)
                 if join is not None:
                     self._tables.count(self._name, join)
+                if hydrate is not None:
+                    self._hydrator.count(hydrate)
                 return prepared, fates
 
     async def _ready(self, definition: Definition) -> Chain | None:
@@ -307,17 +311,19 @@ class ConnectionFunctions:
         """Waits, at most until one of the others is set.
 
         Raises:
-            _LeavingError: the service drains, or this worker must end.
+            LeavingError: the service drains, or this worker must end.
         """
-        leaving = (self._ending, self._context.draining)
-        waits = [asyncio.ensure_future(each.wait()) for each in (*leaving, *others)]
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._ending, self._context.draining, *others)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in waits:
                 each.cancel()
-        if any(each.is_set() for each in leaving):
-            raise _LeavingError
+        if self._is_leaving():
+            raise LeavingError
+
+    def _is_leaving(self) -> bool:
+        return self._ending.is_set() or self._context.draining.is_set()
 
     def _outcome(
         self,
@@ -359,7 +365,7 @@ class ConnectionFunctions:
         return outcome, finished.frame
 
     def _delay(self, function: str, failures: int) -> float | None:
-        return self._policies.get(function, Policy()).delay(failures + 1)
+        return (self._hydrator.policies | self._policies).get(function, Policy()).delay(failures + 1)
 
     async def _persist(self, work: Callable[[], Awaitable[object]]) -> None:
         """Does something until it is durable, however long that takes."""
@@ -377,15 +383,6 @@ class ConnectionFunctions:
             else:
                 self._context.health.good(self._part)
                 return
-
-    def _count(self, frame: Frame) -> None:
-        telemetry, name = self._context.telemetry, self._name
-        telemetry.count("functions_events_total", frame.source_events, connection=name)
-        telemetry.count("functions_events_out_total", len(frame), connection=name)
-        for reason, amount in frame.dropped.items():
-            telemetry.count("functions_events_dropped_total", amount, connection=name, reason=reason)
-        for reason, amount in frame.dead.items():
-            telemetry.count("functions_events_dead_total", amount, connection=name, reason=reason)
 
     def _called(self, kind: str, failed: bool) -> None:
         self._context.telemetry.count(

@@ -15,6 +15,7 @@ from functions_runtime.settings import FunctionsSettings
 from shared.project.functions import PrivacyRule
 from shared.project.model import Connection, Project
 from shared.project.snapshot import ConfigSnapshot
+from shared.project.webhooks.hydrate import Hydrate
 from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
 from shared.secrets.reading import reveal
 from shared.secrets.references import references_in
@@ -48,6 +49,8 @@ class Definition(NamedTuple):
     functions: tuple[Code, ...]
     destination_type: str
     lookups: Mapping[str, Source] = {}
+    hydrates: Mapping[str, Hydrate] = {}
+    """By webhook of its site."""
 
     def rules(self) -> Rules | None:
         """Returns its privacy rules, ready to be applied."""
@@ -86,10 +89,13 @@ class Definition(NamedTuple):
         """
         if not self.refers:
             return self
-        return self._replace(connection=with_secrets(self.connection))
+        headers = reveal({name: each.headers for name, each in self.hydrates.items()})
+        hydrates = {name: msgspec.structs.replace(each, headers=headers[name]) for name, each in self.hydrates.items()}
+        return self._replace(connection=with_secrets(self.connection), hydrates=hydrates)
 
     def _read(self) -> list[Any]:
-        return [self.connection.functions_env, [(rule.secret, rule.key) for rule in self.connection.privacy]]
+        rules = [(rule.secret, rule.key) for rule in self.connection.privacy]
+        return [self.connection.functions_env, rules, [each.headers for each in self.hydrates.values()]]
 
     def secrets(self) -> list[str]:
         """Returns texts that no line of log may show."""
@@ -111,6 +117,7 @@ def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
             functions=tuple(Code(each, project.functions[each].code or "") for each in connection.functions),
             destination_type=str(project.destinations[connection.destination].get("type")),
             lookups={use.table: _source(project, use.table) for use in connection.lookups},
+            hydrates=project.hydrates(connection.site),
         )
         for name, connection in project.connections.items()
         if connection.enabled and snapshot.takes_functions_way(name)

@@ -28,6 +28,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.waiting import NOTES_OF_FUNCTIONS, newest_places
+from shared.telemetry.metrics import Telemetry
 from shared.telemetry.tracing.spans import current_headers
 
 NEWEST = 64
@@ -176,3 +177,13 @@ def decoded(payload: bytes) -> Frame | None:
     except Permanent:
         return None
     return frame
+
+
+def count_frame(telemetry: Telemetry, connection: str, frame: Frame) -> None:
+    """Counts the events of a frame that goes on, and of those that do not."""
+    telemetry.count("functions_events_total", frame.source_events, connection=connection)
+    telemetry.count("functions_events_out_total", len(frame), connection=connection)
+    for reason, amount in frame.dropped.items():
+        telemetry.count("functions_events_dropped_total", amount, connection=connection, reason=reason)
+    for reason, amount in frame.dead.items():
+        telemetry.count("functions_events_dead_total", amount, connection=connection, reason=reason)

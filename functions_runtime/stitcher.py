@@ -124,12 +124,15 @@ class Stitcher:
                 self._say_lost()
         self._begun = True
 
-    async def publish(self, outcome: Outcome, made: Frame, connection: Connection, again: Again, *, decided: bool) -> Frame:
+    async def publish(
+        self, outcome: Outcome, made: Frame, connection: Connection, again: Again, *, decided: bool, varies: bool = False
+    ) -> Frame:
         """Publishes what became of a frame, its events with their users where the connection stitches; returns the frame that went on.
 
         Args:
             made: the frame of the outcome.
             decided: a former session noted the outcome, so its frame stays as it is.
+            varies: the outcome may be another one a second time, also without functions.
 
         Raises:
             Conflict: another runtime has the connection.
@@ -145,7 +148,7 @@ class Stitcher:
             place = outcome.place._replace(events=len(made)) if made.taken == 0 else outcome.place
             headers = {**outcome.headers, **write_place(place)}
             outcome = msgspec.structs.replace(outcome, place=place, headers=headers, payload=payload)
-        if connection.functions and any(brought.kept for brought in stitched.brought):
+        if (connection.functions or varies) and any(brought.kept for brought in stitched.brought):
             await self._outcomes.note(
                 outcome
             )  # what is kept must be what is delivered, whatever functions would give a second time

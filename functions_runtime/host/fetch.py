@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from functions_runtime.sandbox.chain import CallError
-from shared.driving.egress import Guard
+from shared.driving.egress import Guard, Refused
 from shared.tasks import timeout
 
 DEFAULT_SECONDS = 2.0
@@ -23,6 +23,7 @@ MOST_ANSWER_BYTES = 4 * 1024 * 1024
 AT_ONCE = 100
 """Connections of one process."""
 
+REDIRECTS = (301, 302, 303, 307, 308)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _OF_ONE_PLACE = frozenset(("authorization", "cookie", "proxy-authorization"))
 """Headers that do not follow a redirect to another host."""
@@ -66,6 +67,37 @@ class Fetcher:
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
             raise CallError(f"fetch: {exc or type(exc).__name__}") from exc
 
+    async def get(self, address: str, headers: Mapping[str, str], *, seconds: float, most_bytes: int) -> tuple[int, bytes]:
+        """Sends a GET; returns the status and body of its answer. The headers go to the scheme, host and port of `address` only.
+
+        Raises:
+            TooLargeError: the answer has more bytes.
+            CallError: it may not be sent, or nothing comes back in time. The words name hosts, and no address.
+        """
+        url, host = _url(address), URL(address).host
+        sent = {"accept": "application/json", "accept-encoding": "identity"} | {
+            name.lower(): each for name, each in headers.items()
+        }
+        try:
+            async with timeout(seconds):
+                for _ in range(MOST_REDIRECTS + 1):
+                    self._guard.check_host(url.raw_host or "", url.port or 0)
+                    async with self._opened().get(url, headers=sent, allow_redirects=False) as answer:
+                        place = answer.headers.get("location") if answer.status in REDIRECTS else None
+                        if place is None:
+                            return answer.status, await _body_of(answer, most_bytes)
+                    target = _url(str(url.join(URL(place))))
+                    if target.origin() != url.origin():
+                        sent = {"accept": "application/json", "accept-encoding": "identity"}
+                    url, host = target, target.host
+        except TimeoutError as exc:
+            raise CallError(f"{host} gives no answer within {seconds:g} s") from exc
+        except (Refused, aiohttp.ClientConnectionError) as exc:
+            raise CallError(f"{host} cannot be reached: {_reason(exc)}") from exc
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:  # their words may hold the address
+            raise CallError(f"{host}: {type(exc).__name__}") from exc
+        raise CallError(f"{host}: more than {MOST_REDIRECTS} redirects")
+
     async def _follow(
         self, method: str, url: URL, *, headers: dict[str, str], body: bytes | None, redirect: str
     ) -> dict[str, Any]:
@@ -73,7 +105,7 @@ class Fetcher:
         for hop in range(MOST_REDIRECTS + 1):
             self._guard.check_host(url.raw_host or "", url.port or 0)
             async with client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
-                place = answer.headers.get("location") if answer.status in (301, 302, 303, 307, 308) else None
+                place = answer.headers.get("location") if answer.status in REDIRECTS else None
                 if place is None or redirect == "manual":
                     return await _answer(answer, url, redirected=hop > 0)
                 if redirect == "error":
@@ -98,14 +130,32 @@ class Fetcher:
             await self._client.close()
 
 
-async def _answer(answer: aiohttp.ClientResponse, url: URL, *, redirected: bool) -> dict[str, Any]:
+class TooLargeError(CallError):
+    """The answer has more bytes than are taken."""
+
+
+async def _body_of(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for part in answer.content.iter_any():
         size += len(part)
-        if size > MOST_ANSWER_BYTES:
-            raise CallError(f"fetch: the answer is larger than {MOST_ANSWER_BYTES >> 20} MiB")
+        if size > most_bytes:
+            raise TooLargeError(f"the answer has more than {most_bytes} bytes")
         parts.append(part)
+    return b"".join(parts)
+
+
+def _reason(exc: Exception) -> str:
+    """Returns why a host is not reached; of an error of a connector, its cause."""
+    cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
+    return str(cause if isinstance(cause, Refused) else getattr(cause, "strerror", None) or type(cause).__name__)
+
+
+async def _answer(answer: aiohttp.ClientResponse, url: URL, *, redirected: bool) -> dict[str, Any]:
+    try:
+        body = await _body_of(answer, MOST_ANSWER_BYTES)
+    except TooLargeError as exc:
+        raise CallError(f"fetch: the answer is larger than {MOST_ANSWER_BYTES >> 20} MiB") from exc
     headers = [
         (_plain(name), _plain(value))
         for name, value in answer.headers.items()
@@ -115,7 +165,7 @@ async def _answer(answer: aiohttp.ClientResponse, url: URL, *, redirected: bool)
         "status": answer.status,
         "statusText": _plain(answer.reason or ""),
         "headers": headers,
-        "base64": base64.b64encode(b"".join(parts)).decode(),
+        "base64": base64.b64encode(body).decode(),
         "url": str(url),
         "redirected": redirected,
     }

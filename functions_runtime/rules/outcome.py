@@ -119,7 +119,7 @@ def _later(
     for function, indexes in groups.items():
         seconds = delay(function)
         if seconds is not None:
-            payload = encode_frame(select(_with_full(prepared), indexes))
+            payload = encode_frame(select(_with_full(prepared, indexes), indexes))
             msg_id = f"{origin}.{digest_of(indexes)}.{function}.{failures}"
             found.append(Later(msg_id, payload, events=len(indexes), failures=failures, delay=seconds))
     return found
@@ -151,8 +151,12 @@ def _complete(request: RequestContext) -> RequestContext:
     return RequestContext(request.received_at, request.protocol, request.key, request.kind, complete=True)
 
 
-def _with_full(prepared: Prepared) -> Frame:
-    """Returns the frame with its events as they enter the chain: an event that a rule changed is a full event."""
+def _with_full(prepared: Prepared, indexes: Sequence[int]) -> Frame:
+    """Returns the frame with its events as they enter the chain: an event that a rule changed is a full event.
+
+    Args:
+        indexes: of the events that are taken out of it. Rules have passed them, or pass them when they come again.
+    """
     frame = prepared.frame
     requests = [*frame.requests, *map(_complete, frame.requests)]
     heads = [
@@ -165,5 +169,5 @@ def _with_full(prepared: Prepared) -> Frame:
     ]
     made = pack(frame.site, requests, heads, prepared.bodies)
     made.origins = frame.origins
-    made.trusted_hints = frame.trusted_hints or all(prepared.full[index] for index in prepared.given)
+    made.trusted_hints = frame.trusted_hints or all(prepared.full[index] for index in indexes)
     return made

@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from functions_runtime.rules import numbers
+from functions_runtime.rules.bounding import bound
+from functions_runtime.rules.hydrating import Hydrates, Wait
 from functions_runtime.rules.joining import Joins, without_key
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from shared.events import exact
 from shared.events.event import JSON, RequestFacts, encode_event, facts_of, materialise
-from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, pack
+from shared.events.frame import Frame, Head, RequestContext, pack
 from shared.events.outcome import Dead, DeadReason, DropReason
 from shared.events.rescue import UNREADABLE, rescue
 from shared.forget.ids import Forgotten
@@ -35,6 +37,10 @@ MOST_KEY_CHARACTERS = 1024
 
 _HINTS = (b"__sql_type", b"JITSU_TABLE_NAME", b"\\u")
 """Without one of these a body holds no hint for the loader: keys may be written with escapes."""
+
+
+_CLEAN = (DeadReason.LOOKUP_MISSING, DeadReason.HYDRATION_FAILED)
+"""Of events that are dead although rules could be applied to them."""
 
 
 class _Given(msgspec.Struct):
@@ -87,6 +93,8 @@ class Prepared:
     dead: dict[int, Dead] = field(default_factory=dict)
     exact: set[int] = field(default_factory=set)
     missed_rules: int = 0
+    waits: dict[int, Wait] = field(default_factory=dict)
+    """Events that come again as they came, by place: what they name could not be fetched yet."""
     forgotten: frozenset[int] = frozenset()
 
 
@@ -103,9 +111,15 @@ class Finished:
 
 
 def prepare(
-    frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forgotten | None = None, *, join: Joins | None = None
+    frame: Frame,
+    rules: Rules | None,
+    retries: int = 0,
+    forgotten: Forgotten | None = None,
+    *,
+    join: Joins | None = None,
+    hydrate: Hydrates | None = None,
 ) -> Prepared:
-    """Makes full events of a frame, lookups joined and rules applied.
+    """Makes full events of a frame, hydrated, lookups joined and rules applied.
 
     Raises:
         Permanent: the frame's block or a request cannot be read.
@@ -132,12 +146,23 @@ def prepare(
             continue
         try:
             full = _full(
-                prepared, index, head, facts[head.request], rules=rules, join=join, exactly=index in suspects, hinted=hinted
+                prepared,
+                index,
+                head,
+                facts[head.request],
+                rules=rules,
+                join=join,
+                hydrate=hydrate,
+                exactly=index in suspects,
+                hinted=hinted,
             )
         except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
             full = Dead(DeadReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+        if isinstance(full, Wait):
+            prepared.waits[index] = full
+            continue
         if isinstance(full, Dead):
-            unclean = rules is not None and not frame.trusted_hints and full.reason != DeadReason.LOOKUP_MISSING
+            unclean = rules is not None and not frame.trusted_hints and full.reason not in _CLEAN
             prepared.dead[index] = _without_bytes(prepared, index, full) if unclean else full
             continue
         user = users.setdefault(head.user_key, len(users))
@@ -153,9 +178,10 @@ def _full(
     *,
     rules: Rules | None,
     join: Joins | None,
+    hydrate: Hydrates | None,
     exactly: bool,
     hinted: bool,
-) -> bytes | Dead:
+) -> bytes | Dead | Wait:
     """Returns the full event at a place of the frame, as functions get it, or why it has none; notes what goes on in its place.
 
     `exactly`: it may hold a number that must be read with all its digits. `hinted`: some event of the frame may hold a hint.
@@ -169,12 +195,16 @@ def _full(
             return rescued
         event = rescued
         prepared.exact.add(index)
-    joined = join(event, rules if frame.trusted_hints else None) if join is not None else False
-    changed = joined is True
+    clean = rules if frame.trusted_hints else None
+    hydrated = hydrate(event, frame.requests[head.request], clean) if hydrate is not None else False
+    if isinstance(hydrated, Wait):
+        return hydrated
+    joined: bool | Dead = hydrated if isinstance(hydrated, Dead) else join(event, clean) if join is not None else False
+    changed = joined is True or hydrated is True
     # what is trusted passed the rules before, and a function wrote its hints
     if rules is not None and not frame.trusted_hints:
         prepared.missed_rules += rules(event)
-        if isinstance(joined, Dead):
+        if isinstance(joined, Dead) and joined.reason == DeadReason.LOOKUP_MISSING:
             joined = without_key(joined)
         prepared.heads[index] = _named(head, event)  # a head is stored and shown: it must not say what a rule took out
         changed = True
@@ -182,6 +212,8 @@ def _full(
         without_hints(event)
         changed = True
     full = encode_event(event)
+    if hydrated is True and (exact.suspects(full, [len(full)]) or numbers.with_exponents(full, [len(full)])):
+        prepared.exact.add(index)
     if changed:
         prepared.bodies[index] = full
         prepared.full[index] = True
@@ -251,8 +283,9 @@ def finish(
     """
     frame = prepared.frame
     by_index = dict(zip(prepared.given, fates, strict=True))
+    by_index.update({index: Fate(wire.SAME, retry=(wait.message, wait.function, True)) for index, wait in prepared.waits.items()})
     by_index.update({index: Fate(wire.DEAD, reason=dead.reason, detail=dead.detail) for index, dead in prepared.dead.items()})
-    _bound(prepared, by_index, most_bytes)
+    bound(prepared, by_index, most_bytes)
     requests: list[RequestContext] = []
     places: dict[int, int] = {}
 
@@ -356,24 +389,3 @@ def _heads(outputs: Sequence[bytes], head: Head, request: int) -> list[Head]:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MOST_KEY_CHARACTERS
-
-
-def _bound(prepared: Prepared, fates: dict[int, Fate], most_bytes: int) -> None:
-    """Makes dead letters of the events that grew most, where the frame that goes on would be too large."""
-    most = sum(map(len, prepared.bodies)) + sum([len(output) for fate in fates.values() for output in fate.outputs])
-    if most <= most_bytes and len(fates) + sum([len(fate.outputs) for fate in fates.values()]) <= MOST_EVENTS:
-        return  # nearly always
-    going = {index: fate for index, fate in fates.items() if fate.kind in (wire.SAME, wire.OUTPUTS)}
-    sizes = {
-        index: sum(map(len, fate.outputs)) if fate.kind == wire.OUTPUTS else len(prepared.bodies[index])
-        for index, fate in going.items()
-    }
-    counts = {index: len(fate.outputs) if fate.kind == wire.OUTPUTS else 1 for index, fate in going.items()}
-    total, events = sum(sizes.values()), sum(counts.values())
-    for index in sorted(sizes, key=lambda each: (-counts[each], -sizes[each]) if events > MOST_EVENTS else (0, -sizes[each])):
-        if total <= most_bytes and events <= MOST_EVENTS:
-            return
-        total -= sizes[index]
-        events -= counts[index]
-        detail = f"{len(fates[index].outputs)} events of {sizes[index]} bytes do not fit beside the others of their frame"
-        fates[index] = Fate(wire.DEAD, function=fates[index].function, reason=DeadReason.FUNCTION_RESULT, detail=detail)

@@ -48,6 +48,12 @@ def _lines(way: Way) -> Iterator[str]:
         told = "" if question.verdict == "unasked" else question.verdict
         if told or question.detail:
             yield f"{question.step}: " + ": ".join(filter(None, (told, question.detail)))
+    for asked in way.hydration:
+        what = (
+            "not sent; --fetch sends it" if asked.result == "unasked" else ": ".join(filter(None, (asked.result, asked.detail)))
+        )
+        yield f"hydration of {asked.webhook}: GET {asked.address}: {what}"
+        yield from (f"  {_changed(each)}" for each in asked.changed)
     for lookup in way.lookups:
         without = f": no row in {', '.join(lookup.missed)}" if lookup.missed else ""
         yield f"lookup {', '.join(lookup.tables)}{without}"

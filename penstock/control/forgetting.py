@@ -144,7 +144,7 @@ def with_derived(project: Project, names: Sequence[str]) -> list[str]:
 
 async def _functions_keep_something(broker: Broker, project: Project) -> bool:
     """Whether functions or identity keep anything, or may; if not, functions_runtime may not even run."""
-    if any(each.through_functions for each in project.connections.values()):
+    if any(project.through_functions(each) for each in project.connections.values()):
         return True
     with asking("cannot look at what functions keep"):
         kept = [

@@ -157,7 +157,7 @@ def _compile(
         backfill_seconds=float(connection.backfill),
         sample=connection.sample,
         consent=tuple(connection.consent),
-        through_functions=connection.through_functions,
+        through_functions=snapshot.project.through_functions(connection),
         forgotten=forgotten,
         gate=gate,
         integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),

@@ -41,6 +41,7 @@ class DeadReason(StrEnum):
     FUNCTION_RESULT = "function_result"
     TRACKING_PLAN = "tracking_plan"
     LOOKUP_MISSING = "lookup_missing"
+    HYDRATION_FAILED = "hydration_failed"
 
     @property
     def meaning(self) -> str:
@@ -147,6 +148,7 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
     DeadReason.TRACKING_PLAN: "the event breaks the site's tracking plan, which sends such events here; the detail has every fault",
     DeadReason.LOOKUP_MISSING: "a lookup of the connection has no row for the event's key, and its `missing` is dead_letter; the detail has table and key, or no key where privacy rules run",
+    DeadReason.HYDRATION_FAILED: "what a webhook's delivery names could not be fetched in all tries, or its address gave no use, and the webhook's `hydrate` says dead_letter; the detail has the answer",
 }
 
 _MEND_CLIENT = "a client is wrong: mend it; replay what the new rules allow"
@@ -178,6 +180,7 @@ _DEAD_ADVICE = {
     DeadReason.FUNCTION_RESULT: "the function's result is no event; the detail says why: mend it, then replay",
     DeadReason.TRACKING_PLAN: "mend the client, or the plan and apply it; then replay: the present plan and the connection's rules judge the event again",
     DeadReason.LOOKUP_MISSING: "add the row to the table, or mend the client; replay when the table is read again",
+    DeadReason.HYDRATION_FAILED: "the detail has the answer: mend the token, the address or the bounds of the webhook's `hydrate`, apply, then replay: it asks again",
 }
 
 _DROP_MEANING = {

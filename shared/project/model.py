@@ -26,6 +26,7 @@ from shared.project.snowplow import Snowplow
 from shared.project.syncs import Sync
 from shared.project.tracking import TrackingPlan
 from shared.project.webhooks import Webhook
+from shared.project.webhooks.hydrate import Hydrate
 from shared.reading.units import ByteSize, Duration
 
 Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy", "snowplow", "webhook"]
@@ -269,7 +270,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def through_functions(self) -> bool:
-        """Whether its events go through functions_runtime: functions, lookups, privacy rules, identity."""
+        """Whether it sends its events through functions_runtime: functions, lookups, privacy rules, identity."""
         return bool(self.functions or self.lookups or self.privacy or self.identity)
 
 
@@ -314,6 +315,14 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, DeviceConnection],
         Meta(description="connections to device destinations, which no service works on", extra={"derived": True}),
     ] = {}
+
+    def through_functions(self, connection: Connection) -> bool:
+        """Whether events of a connection go through functions_runtime, for its own sake or for a webhook of its site that hydrates."""
+        return connection.through_functions or any(self.hydrates(connection.site))
+
+    def hydrates(self, site: str) -> dict[str, Hydrate]:
+        """Returns the hydration of a site's webhooks, by name."""
+        return {name: each.hydrate for name, each in self.webhooks.items() if each.hydrate is not None and each.site == site}
 
     @property
     def every_site(self) -> dict[str, Site]:

@@ -60,7 +60,8 @@ class ConfigSnapshot:
 
     def takes_functions_way(self, connection: str) -> bool:
         """Returns whether frames of a connection are, or may still be, in FUNCTIONS."""
-        return self.project.connections[connection].through_functions or self.queue_of(connection) in self.functions_queues
+        found = self.project.connections[connection]
+        return self.project.through_functions(found) or self.queue_of(connection) in self.functions_queues
 
     def queue_of(self, connection: str) -> str:
         """Returns the name of a connection's queue."""
@@ -154,15 +155,16 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
 
 
 def _functions_queues(before: StoredProject, after: StoredProject, incarnations: Mapping[str, str]) -> list[str]:
+    hydrating = {each.get("site") for each in (after.resolved.get("webhooks") or {}).values() if each.get("hydrate") is not None}
     queues = {
-        topology.queue_of(name, incarnations[name]): _through_functions(connection)
+        topology.queue_of(name, incarnations[name]): _through_functions(connection) or connection.get("site") in hydrating
         for name, connection in of_services(after.resolved).items()
     }
     return sorted(queue for queue, now in queues.items() if now or queue in before.functions_queues)
 
 
 def _through_functions(connection: Mapping[str, Any]) -> bool:
-    # as `Connection.through_functions`; `identity: {}` is all of its defaults
+    # as `Project.through_functions` and `Connection.through_functions`; `identity: {}` is all of its defaults
     return bool(
         connection.get("functions")
         or connection.get("lookups")

@@ -67,6 +67,7 @@ CounterName = Literal[
     "functions_sandboxes_ended_total",
     "functions_lookup_loads_total",
     "functions_lookup_missed_total",
+    "functions_hydrated_total",
     "functions_identity_kept_total",
     "functions_identity_stitched_total",
     "functions_identity_forgotten_total",

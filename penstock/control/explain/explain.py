@@ -9,6 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from functions_runtime.definition import definitions
+from functions_runtime.rules.hydrating import PREFIX
+from functions_runtime.rules.packing import Retry
 from loader import registry
 from penstock.control.explain.edge import judge, judge_delivery
 from penstock.control.explain.landing import call, land
@@ -94,7 +96,7 @@ async def _way(snapshot: ConfigSnapshot, name: str, rules: ConnectionRules | Non
                 way.reason, way.detail = step.reason, step.detail
                 return way
         frame = decode_frame(arrival.payload_of(None))
-        if rules.through_functions:
+        if rules.through_functions:  # functions, lookups, rules, hydration, identity
             found = await _passed(way, snapshot, frame, fetch=fetch)
             if found is None:
                 return way
@@ -119,12 +121,16 @@ async def _passed(way: Way, snapshot: ConfigSnapshot, frame: Frame, *, fetch: bo
         way.result = "dead_letter"
         way.reason, way.detail = finished.letters[0].reason, finished.letters[0].detail
     elif finished.retries:
-        way.result, way.detail = "again_later", f"function {finished.retries[0].function}: {finished.retries[0].message}"
+        way.result, way.detail = "again_later", _told(finished.retries[0])
     else:
         last = way.functions[-1]
         way.result, way.reason = "dropped", next(iter(finished.frame.dropped), DropReason.FUNCTION)
         way.detail = f"by function {last.function}"
     return None
+
+
+def _told(retry: Retry) -> str:
+    return retry.message if retry.function.startswith(PREFIX) else f"function {retry.function}: {retry.message}"
 
 
 async def _land(way: Way, snapshot: ConfigSnapshot, frame: Frame) -> None:

@@ -1,4 +1,4 @@
-"""Takes an event through lookups, privacy rules and functions, and notes what each of them does."""
+"""Takes an event through hydration, lookups, privacy rules and functions, and notes what each of them does."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from typing import Any
 import msgspec
 
 from functions_runtime.definition import Definition
+from functions_runtime.host.fetch import Fetcher
+from functions_runtime.hydration.asking import ask_all
 from functions_runtime.lookups.tables import joined
+from functions_runtime.rules.hydrating import Hydrates, Hydration, Wait
 from functions_runtime.rules.joining import Join
 from functions_runtime.rules.packing import Finished, finish, prepare
 from functions_runtime.rules.stitching import passing
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
 from functions_runtime.settings import FunctionsSettings
-from penstock.control.explain.steps import Changed, FunctionStep, IdentityStep, LookupStep, RuleStep, Way
+from penstock.control.explain.steps import Changed, FunctionStep, HydrationStep, IdentityStep, LookupStep, RuleStep, Way
 from penstock.control.functions.tried import Bench, Tried
+from shared.driving.egress import Guard
 from shared.events.event import JSON
-from shared.events.frame import Frame
+from shared.events.frame import Frame, RequestContext
 from shared.events.outcome import Dead, DeadReason
 from shared.project.functions import PrivacyRule
 from shared.project.identity import Identity
@@ -32,10 +36,10 @@ SEVERAL = "only the last function of a chain may return more than one event"
 
 
 async def passed(way: Way, definition: Definition, frame: Frame, *, fetch: bool) -> Finished:
-    """Returns what goes on of the only event of a frame; what lookups, rules and functions did with it stands in `way` then.
+    """Returns what goes on of the only event of a frame; what hydration, lookups, rules and functions did with it stands in `way` then.
 
     Args:
-        fetch: whether the requests of functions are really sent.
+        fetch: whether the requests of functions and of hydration are really sent.
 
     Raises:
         Permanent: the frame cannot be read.
@@ -43,14 +47,45 @@ async def passed(way: Way, definition: Definition, frame: Frame, *, fetch: bool)
         SetupError, Transient: no sandbox starts, or a lookup cannot be read.
     """
     definition = definition.revealed()
+    hydrate = await _hydration(definition, frame, way, fetch=fetch)
     join = await joined(definition)
     noting = _Noting(join, way.lookups) if join is not None else None
-    prepared = prepare(frame, _noting(definition.connection.privacy, way.rules), join=noting)
+    prepared = prepare(frame, _noting(definition.connection.privacy, way.rules), join=noting, hydrate=hydrate)
     fates = [
         await _through(definition, given.body, prepared.contexts[given.request], way.functions, fetch=fetch)
         for given in prepared.given.values()
     ]
     return finish(prepared, fates)
+
+
+async def _hydration(definition: Definition, frame: Frame, way: Way, *, fetch: bool) -> Hydrates | None:
+    """Returns what a webhook adds to its delivery, and notes it."""
+    collecting = Hydration(definition.hydrates, None)
+    if definition.hydrates:
+        prepare(frame, None, hydrate=collecting)
+    if not collecting.asks:
+        return Hydration(definition.hydrates, {}) if definition.hydrates else None
+    (ask,) = collecting.asks
+    address = ask.url.partition("?")[0]
+    if not fetch:
+        way.hydration.append(HydrationStep(webhook=ask.webhook, address=address, result="unasked"))
+        return None
+    fetcher = Fetcher(Guard())
+    try:
+        answers = await ask_all(fetcher, [ask], definition.hydrates)
+    finally:
+        await fetcher.close()
+    hydration, answer = Hydration(definition.hydrates, answers), answers[ask]
+
+    def noting(event: JSON, request: RequestContext, clean: Callable[[JSON], object] | None) -> bool | Dead | Wait:
+        before = copy.deepcopy(event)
+        found = hydration(event, request, clean)
+        changed = list(differences(before, event))
+        step = HydrationStep(webhook=ask.webhook, address=address, result=answer.kind, detail=answer.words, changed=changed)
+        way.hydration.append(step)
+        return found
+
+    return noting
 
 
 class _Noting:

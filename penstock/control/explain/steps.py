@@ -59,6 +59,16 @@ class LookupStep(msgspec.Struct, frozen=True, kw_only=True):
     changed: list[Changed] = []
 
 
+class HydrationStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The GET for what a delivery only names. `address`: without its query. `result`: ok, missing, again, failed; `unasked`: no request is sent here."""
+
+    webhook: str
+    address: str
+    result: Literal["ok", "missing", "again", "failed", "unasked"]
+    detail: str = ""
+    changed: list[Changed] = []
+
+
 class FunctionStep(msgspec.Struct, frozen=True, kw_only=True):
     """One function, and what became of the event in it."""
 
@@ -122,6 +132,7 @@ class Way(msgspec.Struct, kw_only=True):
     detail: str = ""
     route: list[RouteStep] = []
     """The questions of the router that this project asks, in their order."""
+    hydration: list[HydrationStep] = []
     lookups: list[LookupStep] = []
     rules: list[RuleStep] = []
     functions: list[FunctionStep] = []

@@ -78,7 +78,8 @@ class Passage:
 
     def doubts(self) -> list[str]:
         """Returns what a person should know beside the counts."""
-        lines = [f"function {name} threw {counted(amount, 'time')}" for name, amount in self.errors.items()]
+        lines = ["deliveries of webhooks are not hydrated here: no request is sent"] if self._definition.hydrates else []
+        lines += [f"function {name} threw {counted(amount, 'time')}" for name, amount in self.errors.items()]
         if self._broken:
             lines.append(f"its functions cannot run here, so events that reach them are left out: {self._broken}")
         if self.rules_missed:

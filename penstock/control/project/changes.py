@@ -75,6 +75,11 @@ def _parts(stored: StoredProject, name: str) -> dict[str, Any]:
         "the connection": {key: value for key, value in connection.items() if key not in WITHOUT_EFFECT},
         "its functions": [(functions.get(name) or {}).get("code") for name in connection.get("functions") or []],
         "its lookups": [_section(stored, "lookups").get(use.get("table")) for use in connection.get("lookups") or []],
+        "its webhooks' hydration": {
+            hook: each["hydrate"]
+            for hook, each in _section(stored, "webhooks").items()
+            if each.get("site") == connection.get("site") and each.get("hydrate") is not None
+        },
         "its site's dedupe_window": site.get("dedupe_window"),
         "its site's `where`": site.get("where"),
         "its site's tracking plan": _section(stored, "tracking_plans").get(site.get("tracking_plan")),

@@ -25,6 +25,7 @@ from shared.project.functions import PrivacyRule
 from shared.project.lookups import Lookup
 from shared.project.model import Connection
 from shared.project.webhooks import Webhook
+from shared.project.webhooks.hydrate import Hydrate
 
 ChangeKind = Literal["add", "remove", "change", "variable"]
 
@@ -113,12 +114,17 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
     return MASK if masked == value and hidden and not _is_address(value, key, secret=secret) else masked
 
 
+_OF_HYDRATE = frozenset(field.encode_name for field in msgspec.structs.fields(Hydrate))
+
+
 def _marked(value: Mapping[str, Any]) -> frozenset[str]:
     """Returns the members that hold secrets, under any name: of a destination, a connector, a feed, an alert, a connection, a lookup, or a privacy rule."""
     if "do" in value and "field" in value:
         return _secret_options(PrivacyRule)
     if "file" in value and "key" in value:
         return _secret_options(Lookup)
+    if "url" in value and value.keys() <= _OF_HYDRATE:
+        return _secret_options(Hydrate)
     type_name = value.get("type")
     of_connector = _secret_options(SOURCES.get(type_name).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
     of_feed = _secret_options(FEEDS.get(type_name).OPTIONS) if type_name in FEEDS.names() else frozenset[str]()

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import Problem
+from shared.project.webhooks.hydrate import Hydrate, check_hydrate
 from shared.reading.decode import meant
 from shared.reading.units import Duration
 
@@ -103,6 +104,10 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool, Meta(description="true: a payload without an id gets one made of its bytes, so the same bytes are one event")
     ] = False
     user_id: Annotated[list[str], Meta(description="places of the user's id, written as in `event`")] = []
+    hydrate: Annotated[
+        Hydrate | None,
+        Meta(description="a GET for what a delivery only names; functions_runtime sends it for each connection of the site"),
+    ] = None
 
     @property
     def tolerance_seconds(self) -> float:
@@ -139,6 +144,8 @@ def check_webhooks(project: Project) -> list[Problem]:
         owners.setdefault(id_, name)
         problems.extend(_check_proof(path, webhook))
         problems.extend(_check_places(path, webhook))
+        if webhook.hydrate is not None:
+            problems.extend(check_hydrate(f"{path}.hydrate", webhook.hydrate))
     return problems
 
 

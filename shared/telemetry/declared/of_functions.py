@@ -60,6 +60,13 @@ OF_FUNCTIONS: tuple[Metric, ...] = (
         labels=("connection", "table"),
     ),
     Metric(
+        "functions_hydrated_total",
+        "counter",
+        "events",
+        "deliveries of webhooks for which an address was asked: `ok`, `missing` (404, 410), `again` (asked later once more), `failed`",
+        labels=("connection", "webhook", "result"),
+    ),
+    Metric(
         "functions_identity_kept_total",
         "counter",
         "events",

@@ -310,7 +310,7 @@ async def test_a_worker_leaves_although_its_functions_cannot_run(event_of: str, 
         waiting.set()
         raise guests.BrokenError([("f", "is broken", 1, 1)])
 
-    async def session(_epoch: int, _ending: asyncio.Event) -> None:
+    async def session(_epoch: int) -> None:
         await worker._run_frame(MagicMock(), 0)
 
     monkeypatch.setattr(worker, "_ready", ready)

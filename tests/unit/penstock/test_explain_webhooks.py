@@ -6,9 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from penstock.command.cli import run
+from penstock.command.explained import _lines as lines_of
+from penstock.control.explain import passage
+from penstock.control.explain.explain import explain
 from penstock.terminal import exits
+from shared.driving.egress import Guard, networks
+from shared.project.read import load_project
+from shared.reading.document import parse_document
 
 PROJECT = """\
 sites: {shop: {keys: [{id: web}]}, other: {}}
@@ -60,3 +68,30 @@ def test_a_form_is_read_as_one(capsys: pytest.CaptureFixture[str]) -> None:
         Path("form.txt").write_text(text)
         assert run(["explain", "form.txt", "--webhook", "pay", "--json"]) == exits.OK
         assert f'"{column}"' in capsys.readouterr().out
+
+
+async def _sold(_: web.Request) -> web.Response:
+    return web.json_response({"total": 9.5})
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+async def test_hydration_is_shown_and_sent_only_when_asked_for(fetch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    application = web.Application()
+    application.router.add_get("/orders/{id}", _sold)
+    monkeypatch.setattr(passage, "Guard", lambda: Guard(networks("127.0.0.1", "X")))
+    async with TestServer(application) as server:
+        address = f"{server.make_url('/orders/')}{{id}}?key=hidden"
+        hydrate = {"url": address, "into": "properties.order"}
+        project = load_project(
+            json.dumps({**parse_document(PROJECT), "webhooks": {"hook": {"site": "shop", "type": "open", "hydrate": hydrate}}})
+        )
+        found = await explain(b'{"id": "a/7"}', project, "shop", webhook="hook", fetch=fetch)
+    (way,) = found.connections
+    (step,) = way.hydration
+    assert step.address == address.replace("{id}?key=hidden", "a%2F7")
+    assert step.result == ("ok" if fetch else "unasked")
+    assert [change.field for change in step.changed] == (["context.webhook.hydration", "properties.order"] if fetch else [])
+    assert (way.result, "order_total" in [column.column for column in way.tables[0].columns]) == ("loaded", fetch)
+    lines = "\n".join(lines_of(way))
+    assert "hydration of hook: GET " in lines
+    assert "hidden" not in lines

@@ -1,0 +1,150 @@
+"""Asks for what the deliveries of a frame only name: each address once a frame, some at once, within bounds.
+
+Off the edge's path: the deliveries are durable long before. What fails waits in RETRY like an event of a function, and the others go on. If so many
+requests in a row fail as may be under way at once, the rest of the frame is not asked: an address that is down costs one timeout a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from functions_runtime.again import Policy
+from functions_runtime.definition import Definition
+from functions_runtime.host.fetch import Fetcher, TooLargeError
+from functions_runtime.rules.hydrating import PREFIX, PROTOCOL, Answer, Ask, Hydration
+from functions_runtime.rules.packing import prepare
+from functions_runtime.sandbox.chain import CallError
+from shared.events import exact
+from shared.events.frame import Frame
+from shared.project.webhooks.hydrate import Hydrate
+from shared.service import ServiceContext
+from shared.tasks import first_of, task_group
+
+MISSING = frozenset((204, 404, 410))
+LATER = frozenset((202, 401, 403, 407, 408, 421, 425, 429))
+"""Statuses under which the same request may succeed later. 401 and 403: a person mends the token."""
+
+_read = msgspec.json.Decoder(float_hook=exact.number).decode
+
+
+class LeavingError(Exception):
+    """The service drains while something cannot be done; the frame under way comes again."""
+
+
+async def ask_one(fetcher: Fetcher, url: str, hydrate: Hydrate) -> Answer:
+    """Returns what an address answers."""
+    try:
+        status, body = await fetcher.get(url, hydrate.headers, seconds=float(hydrate.timeout), most_bytes=int(hydrate.max_bytes))
+    except TooLargeError as exc:
+        return Answer("failed", words=str(exc))
+    except CallError as exc:
+        return Answer("again", words=str(exc))
+    if status in MISSING:
+        return Answer("missing", status, words=f"the address answers {status}")
+    if status in LATER or status >= 500:
+        return Answer("again", status, words=f"the address answers {status}")
+    if not 200 <= status < 300:
+        return Answer("failed", status, words=f"the address answers {status}")
+    try:
+        return Answer("ok", status, _read(body))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return Answer("failed", status, words=f"the address answers {status} with {len(body)} bytes that are no JSON")
+
+
+async def ask_all(
+    fetcher: Fetcher, asks: Sequence[Ask], wanted: Mapping[str, Hydrate], leaving: Callable[[], bool] = lambda: False
+) -> dict[Ask, Answer]:
+    """Returns the answers of all addresses.
+
+    Raises:
+        LeavingError: `leaving` says so before all were asked.
+    """
+    answers: dict[Ask, Answer] = {}
+
+    async def ask_some(todo: list[Ask], hydrate: Hydrate, failed: list[str]) -> None:
+        while todo:
+            if leaving():
+                raise LeavingError
+            ask = todo.pop()
+            if len(failed) >= hydrate.at_once:
+                answers[ask] = Answer("again", words=f"not asked after {len(failed)} failures in a row, the last: {failed[-1]}")
+                continue
+            answer = answers[ask] = await ask_one(fetcher, ask.url, hydrate)
+            if answer.kind == "again":
+                failed.append(answer.words)
+            else:
+                failed.clear()
+
+    try:
+        async with task_group() as group:
+            for name, hydrate in wanted.items():
+                todo, failed = [ask for ask in reversed(asks) if ask.webhook == name], list[str]()
+                for _ in range(min(len(todo), hydrate.at_once)):
+                    group.create_task(ask_some(todo, hydrate, failed))
+    except BaseExceptionGroup as exc:
+        raise first_of(exc) from exc
+    return answers
+
+
+class Hydrator:
+    """Asks for the events of one connection.
+
+    Args:
+        name: of the connection.
+        leaving: whether the worker must end.
+    """
+
+    def __init__(self, context: ServiceContext, name: str, fetcher: Fetcher, leaving: Callable[[], bool]) -> None:
+        self.policies: dict[str, Policy] = {}
+        """How often events of a webhook are tried again, by the name under which they wait."""
+        self._context, self._name, self._fetcher, self._leaving = context, name, fetcher, leaving
+        self._part = f"hydration of connection {name}"
+        self._asked: tuple[Frame, Mapping[str, Hydrate], dict[Ask, Answer]] | None = None
+        self._failing: dict[str, str] = {}
+        """The last failure, by webhook."""
+
+    async def of(self, frame: Frame, definition: Definition, failures: int) -> Hydration | None:
+        """Returns what is added to the events of a frame; None: to none of them.
+
+        Raises:
+            LeavingError: the worker must end.
+            Permanent: the frame cannot be read.
+        """
+        wanted = definition.hydrates
+        if not wanted or all(request.protocol != PROTOCOL for request in frame.requests):
+            return None
+        self.policies = {f"{PREFIX}{name}": Policy(tuple(map(float, each.delays))) for name, each in wanted.items()}
+        # functions may not run yet, and ask for the frame over and over
+        if self._asked is None or self._asked[0] is not frame or self._asked[1] != wanted:
+            collecting = Hydration(wanted, None)
+            prepare(frame, None, failures, self._context.forgotten, hydrate=collecting)
+            answers = await ask_all(self._fetcher, list(collecting.asks), wanted, self._leaving)
+            self._asked = frame, wanted, answers
+            self._show(answers, wanted)
+        return Hydration(wanted, self._asked[2], failures)
+
+    def count(self, hydration: Hydration) -> None:
+        """Counts what became of a frame's events."""
+        for (webhook, result), amount in hydration.results.items():
+            self._context.telemetry.count(
+                "functions_hydrated_total", amount, connection=self._name, webhook=webhook, result=result
+            )
+        self._asked = None
+
+    def leave(self) -> None:
+        """Shows no more."""
+        self._context.health.good(self._part)
+
+    def _show(self, answers: Mapping[Ask, Answer], wanted: Mapping[str, Hydrate]) -> None:
+        for ask in answers:
+            self._failing.pop(ask.webhook, None)
+        # what stays as it is is told as a dead letter
+        self._failing |= {ask.webhook: answer.words for ask, answer in answers.items() if answer.kind == "again"}
+        self._failing = {name: words for name, words in self._failing.items() if name in wanted}
+        if self._failing:
+            said = "; ".join(f"webhook {name}: {words}" for name, words in sorted(self._failing.items()))
+            self._context.health.warn(self._part, f"what deliveries name cannot be fetched: {said}")
+        else:
+            self._context.health.good(self._part)
