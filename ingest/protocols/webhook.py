@@ -34,6 +34,7 @@ from ingest.contract import (
 from ingest.deliveries.payload import add_events
 from ingest.judge import calls
 from ingest.judge.encoding import UnknownCharset, to_utf8
+from ingest.judge.mend import Fault
 from shared.events.outcome import DeadReason
 
 NAME = "webhook"
@@ -107,11 +108,12 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
         _id(request, hook.binds_id, id_(request)) if id_ is not None else "",
         user(request) if user is not None else "",
     )
+    kept = _Form(reading, given, whole=True)
     if unknown:
-        return _kept_whole(admission, reading, given, body, DeadReason.MALFORMED_JSON, unknown)
+        return _kept_whole(admission, body, kept, fault=Fault(DeadReason.MALFORMED_JSON, unknown))
     if len(body) > limits.request_bytes:
         text = f"the body has {len(body)} bytes, the limit is {int(limits.request_bytes)}"
-        return _kept_whole(admission, reading, given, body, DeadReason.TOO_LARGE, text)
+        return _kept_whole(admission, body, kept, fault=Fault(DeadReason.TOO_LARGE, text))
     if request.method == "GET":
         body = _encode({name: value for name, value in request.query.items() if name != hook.hidden})
     parsed = Parsed(admission)
@@ -121,7 +123,7 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     most = min(limits.events_per_request, burst_of(limits.rate)) if limits.rate else limits.events_per_request
     if len(parsed.heads) + len(parsed.rejects) > most:
         text = f"the array has more than {most} events, which the site's limits allow at once"
-        return _kept_whole(admission, reading, given, body, DeadReason.TOO_LARGE, text)
+        return _kept_whole(admission, body, kept, fault=Fault(DeadReason.TOO_LARGE, text))
     return parsed
 
 
@@ -132,10 +134,9 @@ def _id(request: HttpRequest, bound: bool, id_: str) -> str:
     return f"{id_}:{blake2b(request.body + request.query_text.encode('utf-8', 'surrogateescape'), digest_size=8).hexdigest()}"
 
 
-def _kept_whole(admission: Admission, reading: Reading, given: Given, body: bytes, reason: DeadReason, detail: str) -> Parsed:
+def _kept_whole(admission: Admission, body: bytes, kept: _Form, fault: Fault) -> Parsed:
     """Returns a delivery that becomes no event: it is answered like any other, and its beginning is a dead letter."""
-    kept = _Form(reading, given, whole=True)
-    return Parsed(admission, form=_encode(kept).decode(), rejects=[Reject(0, reason, detail, body)])
+    return Parsed(admission, form=_encode(kept).decode(), rejects=[Reject(0, fault.reason, fault.detail, body)])
 
 
 def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:

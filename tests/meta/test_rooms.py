@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "delivery", "syncs", "forgetting", "settings",
         "service", "__main__",
     ),
-    "functions_runtime": ("settings", "sandbox", "rules", "host", "lookups", "definition", "revealed", "again", "outcomes", "stitcher", "connection", "forgetting", "service", "__main__"),
+    "functions_runtime": ("settings", "sandbox", "rules", "host", "lookups", "definition", "revealed", "again", "hydration", "outcomes", "stitcher", "connection", "forgetting", "service", "__main__"),
     "connector_runner": ("contract", "json_rows", "rules", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
         "probe", "postponed", "source", "deployed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.catalogue", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
