@@ -108,8 +108,8 @@ export function createQueue({ name, transport, delay, log, warn }) {
   // `leaving`: the page may end; everything that fits goes now, in one batch, because several would have no order.
   function pump(leaving) {
     if (!leaving && pausedUntil > tick()) return later(0)
-    // offline, or while the server asks to be left alone, the next page sends them, if it can find them
-    if (leaving && (navigator.onLine === false || (askedUntil > tick() && (kept || !left)))) return
+    // offline, or while the server asks to be left alone, the next page sends them, if it can find them; a page that is hidden waits as ever
+    if (leaving && (navigator.onLine === false || ((left ? askedUntil : pausedUntil) > tick() && (kept || !left)))) return
     let room = BATCH_BYTES
     if (leaving) for (const batch of flying) room -= batch.bytes + AROUND_BYTES
     while (waiting.length && (leaving ? waiting[0].bytes <= room : flying.size < transport.room())) {

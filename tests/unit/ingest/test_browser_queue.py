@@ -30,7 +30,7 @@ const storage = new Proxy({
 Object.defineProperty(globalThis, "localStorage", {value: storage})
 globalThis.on = {}
 globalThis.addEventListener = (type, listener) => (on[type] = listener)
-globalThis.document = {addEventListener: () => 0, cookie: "", location: {}}
+globalThis.document = {addEventListener, cookie: "", location: {}}
 globalThis.location = {hostname: "localhost", protocol: "http:", href: "http://localhost/"}
 Object.defineProperty(globalThis, "navigator", {value: {}, configurable: true})
 const waits = []
@@ -142,6 +142,20 @@ def test_a_page_that_a_busy_server_asked_to_wait_sends_nothing_as_it_goes_and_te
     console.log(JSON.stringify([...blocked, sent.length - 1]))"""
     # without storage the page's last chance is taken
     assert told(code) == [1, 1, 2]
+
+
+def test_a_page_that_is_hidden_again_and_again_asks_no_more_often() -> None:
+    code = """
+    const queue = queueOf({status: 0})
+    queue.push({n: 1})
+    queue.wake()
+    await settled()
+    document.visibilityState = "hidden"
+    for (let turn = 0; turn < 5; turn++) { on.visibilitychange(); await settled() }
+    const hidden = sent.length
+    on.pagehide()
+    console.log(JSON.stringify([hidden, sent.length]))"""
+    assert told(code) == [1, 2]
 
 
 def test_thousands_of_events_at_once_cost_few_writes() -> None:
