@@ -146,10 +146,10 @@ class Shaper:
         self._seen += len(bodies) - ended.bit_count()
         self._bytes += sum(frame.sizes)
         heads = list(enumerate(frame.heads))
-        if self._forgotten and (gone := self._forgotten.find(frame.heads, lambda: bodies)):
-            gone = [index for index in gone if not ended >> index & 1]
+        if self._forgotten and (found := self._forgotten.find(frame.heads, lambda: bodies)):
+            gone = {index for index in found if not ended >> index & 1}
             self._dropped[DropReason.FORGOTTEN] += len(gone)
-            heads = [(index, head) for index, head in heads if index not in set(gone)]
+            heads = [(index, head) for index, head in heads if index not in gone]
             refused = {index: why for index, why in refused.items() if index not in gone}
         if ended:
             heads = [(index, head) for index, head in heads if not ended >> index & 1]

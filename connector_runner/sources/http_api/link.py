@@ -92,7 +92,7 @@ class Link:
                 wait = _asked_to_wait(heard)
                 if wait is None:
                     return self._page(request, stream, heard)
-                wait = backoff.next() if wait < 0 else wait
+                wait = wait if wait > 0 else backoff.next()  # 0 again and again would be no wait at all
                 words = f"{heard.shown}: the API answers {heard.status} and wants fewer requests"
                 if waited + wait > options.longest_wait:
                     raise _Enough(

@@ -246,7 +246,7 @@ class Redelivery:
                 self.outcome.unreadable += 1
             elif letter.stage == "functions" and not letter.body:
                 self.outcome.not_kept += 1
-            elif not self._has_way(letter, self._into) or self._is_refused(stored, index):
+            elif not self._has_way(letter, self._into) or self._is_refused(stored, index, self._into):
                 continue
             elif self._into == "start" and letter.stage not in JUDGED and self._remembered_until(letter) > self._clock():
                 self.outcome.held_back += 1
@@ -260,14 +260,14 @@ class Redelivery:
         kept = [
             index
             for index in stored.matching
-            if self._has_way(stored.letters[index], note.into) and not self._is_refused(stored, index)
+            if self._has_way(stored.letters[index], note.into) and not self._is_refused(stored, index, note.into)
         ]
         return replace(stored, matching=kept) if kept else None
 
-    def _is_refused(self, stored: Stored, index: int) -> bool:
+    def _is_refused(self, stored: Stored, index: int, into: Into) -> bool:
         """Whether the edge, or the feed, would refuse the letter's event again; notes why."""
         letter = stored.letters[index]
-        judged = self._judged(letter) if letter.stage in JUDGED or (self._into == "stage" and is_planned(letter)) else None
+        judged = self._judged(letter) if letter.stage in JUDGED or (into == "stage" and is_planned(letter)) else None
         if not isinstance(judged, Refusal):
             return False
         self.outcome.still_bad += 1

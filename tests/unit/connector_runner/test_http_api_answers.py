@@ -46,6 +46,15 @@ async def test_waits_that_the_api_asks_for_are_kept(shop: Api) -> None:
     assert len(shop.requests) == 1
 
 
+@pytest.mark.parametrize("headers", [{"Retry-After": "0"}, {"X-RateLimit-Reset": "0"}, {"X-RateLimit-Reset": "nan"}])
+async def test_an_api_that_wants_no_wait_and_no_request_is_not_asked_for_ever(shop: Api, headers: dict[str, str]) -> None:
+    """Its clock may be behind ours, so that a reset is over before it is said."""
+    shop.answer = lambda _: web.Response(status=429, headers=headers)
+    with pytest.raises(Transient, match="wants fewer requests"):
+        await asyncio.wait_for(shop.one({"columns": {"id": "integer"}}, retries=0, longest_wait=0.2), 20)
+    assert len(shop.requests) < 30
+
+
 async def test_a_server_that_stumbles_is_asked_again_and_one_that_lies_down_is_told(shop: Api) -> None:
     falls = [500, 502, 408]
 
