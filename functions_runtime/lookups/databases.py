@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import field
@@ -28,14 +30,21 @@ from shared.reading.mask import Mask
 from shared.reading.units import ByteSize, Duration
 from shared.tasks import timeout
 
+if TYPE_CHECKING:
+    import duckdb
+
 PART_ROWS = 1000
 LONGEST_LINE = 1 << 24
 LOCK_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
+READ_SECONDS = 600.0
+"""How long the reading of a table may take."""
+DUCKDB_SECONDS = 300.0
 """How long a server may be silent before its next rows."""
 _SECRET = ("dsn", "password")
+_INTO_FILE = re.compile(r"\binto(?:\s|/\*.*?\*/|--[^\n]*\n|#[^\n]*\n)+(?:outfile|dumpfile)\b", re.IGNORECASE | re.DOTALL)
 
-Rows = AsyncIterator[tuple[Sequence[str], Sequence[Sequence[Any]]]]
+Rows = AsyncGenerator[tuple[Sequence[str], Sequence[Sequence[Any]]], None]
 """The names of the columns, with some rows."""
 
 
@@ -75,14 +84,18 @@ async def read_database(lookup: Lookup, place: Mapping[str, Any], what: str) -> 
         NotConnected: the server does not answer.
     """
     builder: Builder | None = None
+    asked = _ASKED[str(place.get("type"))](lookup, place, what)
     try:
-        async for names, rows in _ASKED[str(place.get("type"))](lookup, place, what):
-            builder = builder or Builder(lookup, what, names)
-            for row in rows:
-                builder.add(row)
-            await asyncio.sleep(0)
+        async with timeout(READ_SECONDS), aclosing(asked):
+            async for names, rows in asked:
+                builder = builder or Builder(lookup, what, names)
+                for row in rows:
+                    builder.add(row)
+                await asyncio.sleep(0)
     except PenstockError:
         raise
+    except TimeoutError as exc:
+        raise NotConnected(f"{what}: the database does not give its rows within {READ_SECONDS:g} s, or is silent") from exc
     except Exception as exc:
         known = translate_socket(exc, what)
         if known is not None:
@@ -177,9 +190,10 @@ async def _mysql(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
             raise
         cursor = SSCursor(link)
         async with timeout(float(options.statement_timeout)):
-            await cursor.execute("SET SESSION TRANSACTION READ ONLY")
             await cursor.execute("SET time_zone = '+00:00'")
-            await cursor.execute(statement(lookup, quote="`"))
+            await cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            await cursor.execute("START TRANSACTION READ ONLY")
+            await cursor.execute(_no_file(statement(lookup, quote="`"), what))
         names = [each[0] for each in cursor.description or ()]
         if names:
             yield names, []
@@ -193,6 +207,13 @@ async def _mysql(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
         link.hang_up()
 
 
+def _no_file(text: str, what: str) -> str:
+    """Returns a statement of MySQL that writes no file on the server, which a transaction that can only read may do."""
+    if _INTO_FILE.search(text):
+        raise SetupError(f"{what}: `query` writes a file of the server; expected a statement that selects rows")
+    return text
+
+
 async def _clickhouse(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
     import aiohttp
 
@@ -203,6 +224,8 @@ async def _clickhouse(lookup: Lookup, place: Mapping[str, Any], what: str) -> Ro
         "output_format_json_quote_64bit_integers": "0",
         "date_time_output_format": "iso",
         "wait_end_of_query": "1",
+        "max_execution_time": str(int(READ_SECONDS)),
+        "max_result_rows": str(2 * lookup.max_rows + 1),
     }
     headers = {"X-ClickHouse-User": options.user, "X-ClickHouse-Key": options.password or ""}
     limits = aiohttp.ClientTimeout(total=None, sock_connect=float(options.connect_timeout), sock_read=SILENCE_SECONDS)
@@ -239,13 +262,31 @@ async def _clickhouse(lookup: Lookup, place: Mapping[str, Any], what: str) -> Ro
 
 async def _duckdb(lookup: Lookup, place: Mapping[str, Any], what: str) -> Rows:
     options: _DuckDB = _options(_DuckDB, place, what)
-    names, parts = await asyncio.to_thread(_of_duckdb, lookup, options, what)
+    opened: list[duckdb.DuckDBPyConnection] = []
+    stop = threading.Event()
+    reading = asyncio.create_task(asyncio.to_thread(_of_duckdb, lookup, options, what, opened, stop), name="lookup-duckdb")
+    try:
+        async with timeout(DUCKDB_SECONDS):
+            names, parts = await asyncio.shield(reading)
+    except TimeoutError as exc:
+        raise SetupError(f"{what}: the query takes longer than {DUCKDB_SECONDS:g} s; read less with it") from exc
+    finally:
+        stop.set()
+        while not reading.done():  # an interrupt that comes before the query begins interrupts nothing
+            for link in opened:
+                with suppress(Exception):  # it may be closed by now
+                    link.interrupt()
+            await asyncio.wait({reading}, timeout=0.02)
+        if not reading.cancelled():
+            reading.exception()  # heard
     for part in parts:
         yield names, part
 
 
-def _of_duckdb(lookup: Lookup, options: _DuckDB, what: str) -> tuple[list[str], list[list[tuple[Any, ...]]]]:
-    """Returns columns and rows; blocks. While the file is open no loader writes to it, so the rows are taken out at once."""
+def _of_duckdb(
+    lookup: Lookup, options: _DuckDB, what: str, opened: list[duckdb.DuckDBPyConnection], stop: threading.Event
+) -> tuple[list[str], list[list[tuple[Any, ...]]]]:
+    """Returns columns and rows, and the connection in `opened`; blocks. While the file is open no loader writes to it, so the rows are taken out at once."""
     import duckdb
 
     path = Path(options.read_copy or options.path)
@@ -261,7 +302,7 @@ def _of_duckdb(lookup: Lookup, options: _DuckDB, what: str) -> tuple[list[str], 
         except duckdb.Error as exc:
             if not duck.is_locked(exc):
                 raise SetupError(f"{what}: {duck.describe(exc)}") from exc
-            if time.monotonic() > until:
+            if time.monotonic() > until or stop.is_set():
                 raise NotConnected(f"{what}: {path} is in use{duck.holder_of(exc)}; the next try comes by itself") from exc
             time.sleep(0.02)
     try:
@@ -270,15 +311,25 @@ def _of_duckdb(lookup: Lookup, options: _DuckDB, what: str) -> tuple[list[str], 
         link.execute("SET enable_external_access = false; SET threads = 1")
         if options.memory_limit is not None:
             link.execute(f"SET memory_limit = '{int(options.memory_limit)}B'")
-        link.execute(statement(lookup, options.schema))
+        link.execute("SET lock_configuration = true")
+        text = statement(lookup, options.schema)
+        if len(link.extract_statements(text)) != 1:
+            raise SetupError(f"{what}: `query` has several statements; expected one that selects rows")
+        opened.append(link)
+        if stop.is_set():
+            raise SetupError(f"{what}: nobody waits for it any more")
+        link.execute(text)
         names = [each[0] for each in link.description or ()]
         parts: list[list[tuple[Any, ...]]] = []
-        count = 0
+        count = size = 0
         while rows := link.fetchmany(PART_ROWS):
             parts.append(rows)
             count += len(rows)
-            if count > 2 * lookup.max_rows:
-                break  # the builder says it
+            size += sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
+            if count > 2 * lookup.max_rows or size > 2 * lookup.max_bytes:
+                raise SetupError(
+                    f"{what}: the query gives more than {count} rows or {size} bytes; read fewer, or raise `max_rows` and `max_bytes`"
+                )
         return names, parts or [[]]
     except duckdb.Error as exc:
         raise SetupError(f"{what}: {duck.describe(exc)}") from exc

@@ -22,6 +22,7 @@ from functions_runtime.rules.joining import Table
 from shared.driving.egress import Guard, Refused
 from shared.errors import SetupError, Transient
 from shared.project.lookups import Lookup
+from shared.secrets.reading import secret_folders
 from shared.threads import ThreadGate
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 18
 SILENCE_SECONDS = 60.0
 MOST_REDIRECTS = 5
+_OF_SYSTEM = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 async def read_file(lookup: Lookup, what: str, known: str) -> tuple[Table | None, str]:
@@ -60,6 +62,7 @@ def _of_machine(path: Path, lookup: Lookup, what: str, known: str) -> tuple[Tabl
 
     The opened file is compared, not its path: a file that is renamed into its place meanwhile is the next one to read.
     """
+    _check_place(path, what)
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the open of a pipe would wait for its writer
     except OSError as exc:
@@ -83,6 +86,16 @@ def _of_machine(path: Path, lookup: Lookup, what: str, known: str) -> tuple[Tabl
         if version_of(number) != version:
             raise _changed(path, what)
         return table, version
+
+
+def _check_place(path: Path, what: str) -> None:
+    """Raises SetupError for a path that leads, followed through links, to where no table lies: secrets, and files of the system."""
+    place = path.resolve()
+    folders = (*secret_folders(), *_OF_SYSTEM)
+    if any(place.is_relative_to(folder) for folder in folders):
+        raise SetupError(
+            f"{what}: {path} is among secrets or files of the system; a lookup reads no file below {', '.join(map(str, folders))}"
+        )
 
 
 def version_of(number: int) -> str:
@@ -111,7 +124,10 @@ async def _of_bucket(lookup: Lookup, what: str, path: Path, known: str) -> str:
     key = unquote(urlsplit(lookup.file or "").path.lstrip("/"))
     store = await open_store(lookup.bucket, "", ThreadGate(1, "lookup"), what)
     try:
-        found = next((each for each in await store.list(key) if each.key == key), None)
+        found = None
+        async for portion in store.walk(key):  # buckets are sorted, so the key itself comes before all that begins with it
+            found = next((each for each in portion if each.key == key), None)
+            break
         if found is None:
             raise SetupError(f"{what}: the bucket {lookup.bucket.bucket} has no object {key}; check `file`")
         _check_size(found.size, lookup, what)
@@ -121,6 +137,7 @@ async def _of_bucket(lookup: Lookup, what: str, path: Path, known: str) -> str:
         data = await store.get(key)
         if data is None:
             raise Transient(f"{what}: the object {key} went away while it was read")
+        _check_size(len(data), lookup, what)
         await asyncio.to_thread(path.write_bytes, data)
         return version
     finally:

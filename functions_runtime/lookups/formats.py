@@ -47,7 +47,9 @@ def parsed(file: IO[bytes], lookup: Lookup, what: str) -> Table:
         raise
     except (OSError, EOFError, zlib.error) as exc:
         raise SetupError(f"{what}: the file cannot be read: {exc}") from exc
-    except (UnicodeDecodeError, csv.Error, ValueError) as exc:
+    except UnicodeDecodeError as exc:
+        raise SetupError(f"{what}: the file is no {lookup.form}: it is not UTF-8") from exc
+    except (csv.Error, ValueError) as exc:
         raise SetupError(f"{what}: the file is no {lookup.form}: {exc}") from exc
 
 

@@ -77,7 +77,9 @@ class Builder:
         absent = [name for name in (lookup.key, *wanted) if name not in names]
         if absent:
             known = ", ".join(map(str, names[:50])) or "none"
-            raise SetupError(f"{what} has no column {absent[0]!r}; it has: {known}")
+            if lookup.file is not None:  # the first line of a wrong file may be a secret
+                known = f"{len(names)} others; check `file`, `format` and `key`"
+            raise SetupError(f"{what} has no column {absent[0]!r}; it has {known}")
         self._key = names.index(lookup.key)
         self._places = [(name, names.index(name)) for name in wanted]
         self._rows: dict[str, bytes] = {}

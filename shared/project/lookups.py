@@ -167,6 +167,8 @@ def _check_file(path: str, lookup: Lookup) -> Iterator[Problem]:
     scheme = urlsplit(lookup.file or "").scheme
     if not lookup.file or (scheme and scheme not in ("s3", "http", "https")):
         yield Problem(f"{path}.file", "expected a path, s3://bucket/key, or an http(s) address")
+    elif not scheme and not lookup.file.startswith("/"):
+        yield Problem(f"{path}.file", "expected an absolute path: functions_runtime may run in another folder, or elsewhere")
     elif lookup.form is None:
         yield Problem(f"{path}.format", f"the name of the file does not end with {', '.join(ENDINGS)}; write its format")
     for option in ("table", "query"):

@@ -84,9 +84,14 @@ def _read(reference: Reference) -> str:
     return value
 
 
+def secret_folders() -> list[Path]:
+    """Returns the folders below which secrets lie."""
+    return [Path(folder).resolve() for folder in read_settings(SecretsSettings, PREFIX).folders.split(":") if folder]
+
+
 def _of_file(where: str) -> str:
     path = Path(where).resolve()
-    folders = [Path(folder).resolve() for folder in read_settings(SecretsSettings, PREFIX).folders.split(":") if folder]
+    folders = secret_folders()
     if not any(path.is_relative_to(folder) for folder in folders):
         raise SetupError(f"the secret ${{file:{where}}} is outside of {PREFIX}FOLDERS ({':'.join(map(str, folders))})")
     with path.open("rb") as file:

@@ -167,5 +167,10 @@ async def test_mysql_and_duckdb_give_the_rows_of_a_table_and_of_a_query_and_thei
         await read(Source("p", Lookup(connector="shop", query=query, key="sku", max_rows=1), place))
     with pytest.raises(SetupError, match="nope"):
         await read(Source("p", Lookup(connector="shop", table="nope", key="sku"), place))
+    for query in ("SELECT 1 AS sku; CREATE TABLE made_by_lookup (a int)", "SET SESSION TRANSACTION READ WRITE; SELECT 1 AS sku"):
+        with pytest.raises(SetupError, match=r"(?i)syntax"):
+            await read(Source("p", Lookup(connector="shop", query=query, key="sku"), place))
+    with pytest.raises(SetupError, match="writes a file"):
+        await read(Source("p", Lookup(connector="shop", query="SELECT 1 INTO OUTFILE '/tmp/penstock-lookup'", key="sku"), place))
     with pytest.raises(SetupError, match=r"(?i)read.only"):
         await read(Source("p", Lookup(connector="shop", query="CREATE TABLE made_by_lookup (a int)", key="sku"), place))

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,7 +28,7 @@ from functions_runtime.rules.outcome import outcome_of
 from functions_runtime.rules.packing import Prepared, finish, prepare
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
-from shared.errors import PenstockError, SetupError, Transient
+from shared.errors import SetupError, Transient
 from shared.events.dead import decode_dead
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
@@ -170,8 +169,9 @@ def test_a_table_beyond_its_bounds_or_without_a_column_is_refused() -> None:
         table_of({"sku": "A"}, {"sku": "B"}, lookup=Lookup(file="x.csv", key="sku", max_rows=1))
     with pytest.raises(SetupError, match="more than 2048 bytes of memory; raise `max_bytes`"):
         table_of({"sku": "A", "t": "x" * 3000}, lookup=Lookup(file="x.csv", key="sku", max_bytes=ByteSize(2048)))
-    with pytest.raises(SetupError, match="no column 'sku'; it has: id, n"):
-        table_of({"id": "A", "n": 1})
+    of_database = Lookup(destination="wh", table="t", key="sku")
+    with pytest.raises(SetupError, match="no column 'sku'; it has id, n"):
+        table_of({"id": "A", "n": 1}, lookup=of_database)
     with pytest.raises(SetupError, match="no column 'cost'; it has: sku, name, price"):
         join_of(columns=["cost"])
 
@@ -292,33 +292,6 @@ async def test_a_line_that_unpacks_without_end_is_refused(tmp_path: Path) -> Non
     packed = gzip.compress(b"sku" + b"," * (5 << 20))
     with pytest.raises(SetupError, match="a line has more than"):
         await read_file(written(tmp_path, "t.csv.gz", packed), "products", "")
-
-
-async def test_a_query_of_duckdb_reads_the_database_and_no_files_and_writes_none(tmp_path: Path) -> None:
-    with duckdb.connect(str(tmp_path / "wh.db")) as link:
-        link.execute("CREATE TABLE t AS SELECT 'A' AS sku")
-    other = tmp_path / "out.csv"
-    place = {"type": "duckdb", "path": str(tmp_path / "wh.db"), "memory_limit": "64MB"}
-    for query in (f"COPY t TO '{other}'", f"SELECT * FROM read_csv('{__file__}')"):
-        with pytest.raises(SetupError, match="disabled"):
-            await read_database(Lookup(destination="wh", query=query, key="sku"), place, "products")
-    assert not other.exists()
-    table = await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
-    assert table.find("A") == {"sku": "A"}
-
-
-async def test_a_postgres_that_froze_holds_up_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
-
-    async def connect(_: object, **options: Any) -> None:
-        given.update(options)
-        raise TimeoutError
-
-    monkeypatch.setattr("asyncpg.connect", connect)
-    with pytest.raises(PenstockError):
-        place = {"type": "postgres", "dsn": "postgres://db", "statement_timeout": "5s"}
-        await read_database(Lookup(destination="wh", table="t", key="sku"), place, "products")
-    assert given["command_timeout"] > 5
 
 
 async def test_headers_and_requests_go_to_the_host_that_is_written() -> None:
