@@ -29,6 +29,7 @@ from ingest.judge.repeats import ids_for
 from ingest.judge.verdicts import Scan
 from ingest.protocols.jitsu_classic import bulk, dry_run
 from ingest.protocols.jitsu_classic.events import to_event
+from ingest.protocols.jitsu_classic.image import body_of
 from ingest.protocols.jitsu_classic.template import is_template, merged, merged_bytes
 from shared.events.outcome import DeadReason
 
@@ -176,20 +177,14 @@ def _admit(found: list[Credential], originals: list[bytes], shared: Members, des
 
 def _pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     """Reads an event in the address of an image; if the key opens a site, what cannot be read is kept as a dead letter."""
-    data = request.query.get("data")
-    query = {name: value for name, value in request.query.items() if not _names_key(name)}
-    body = _encode(pixels.unflatten(query)) if data is None else pixels.decode_data(data)
-    members = members_of(body)
-    if "token" in members and "api_key" not in members:  # an image may have its key in `data`, under this name too
-        body = _encode({("api_key" if name == "token" else name): value for name, value in members.items()})
-    parsed = _read(request, body, desk)
+    parsed = _read(request, body_of(request.query), desk)
     if not isinstance(parsed, Refusal) or parsed.status not in (400, 413):
         return parsed
     admission = desk.admit(credentials(request))
     if isinstance(admission, Refusal):
         return parsed
     reason = DeadReason.TOO_LARGE if parsed.status == 413 else DeadReason.MALFORMED_JSON
-    return Parsed(admission, form="classic", rejects=[Reject(0, reason, parsed.message, body)])
+    return Parsed(admission, form="classic", rejects=[Reject(0, reason, parsed.message, body_of(request.query))])
 
 
 def _names_key(name: str) -> bool:

@@ -92,3 +92,27 @@ def test_an_image_may_have_its_key_in_its_data(query: dict[str, str]) -> None:
     (event,) = (json.loads(bytes(each)) for each in result.bodies)
     assert (event["event"], event["anonymousId"]) == ("open_email", "a1")
     assert "properties" not in event
+
+
+def test_parameters_beside_the_data_of_an_image_belong_to_its_event() -> None:
+    data = (
+        b'{"token": "web", "event_type": "open_email", "price": 9.50, "user": {"anonymous_id": "a1", "plan": "free"}, "mail": 5}'
+    )
+    query = {
+        "data": base64.b64encode(data).decode(),
+        "user.plan": "pro",
+        "user.email": "a@x",
+        "mail.id": "7",
+        "object.field_1": "v",
+        "field2": "w",
+        "cookie_policy": "strict",
+        "p_1": "web",
+        "writeKey": "web",
+    }
+    result = jitsu_classic.parse(get("/api/v1/p.gif", query=query), CountingDesk())
+    assert isinstance(result, Parsed), result
+    (body,) = result.bodies
+    event = json.loads(bytes(body))
+    assert event["properties"] == {"price": 9.5, "mail": {"id": "7"}, "object": {"field_1": "v"}, "field2": "w"}
+    assert (event["anonymousId"], event["context"]["traits"]) == ("a1", {"plan": "pro", "email": "a@x"})
+    assert b"9.50" in bytes(body)
