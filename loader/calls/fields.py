@@ -92,8 +92,13 @@ def objects(value: object) -> list[JSON]:
 
 
 def object_at(event: JSON, path: str) -> JSON:
-    """Returns a copy of the object at a path; an empty one if there is none."""
+    """Returns a copy of the object at a path; an empty one if there is none.
+
+    `traits` of an identify without any are those of its context, where RudderStack's SDKs for browsers and devices write them.
+    """
     found = lookup(event, path)
+    if path == "traits" and not found and event.get("type") == "identify":
+        found = lookup(event, "context.traits")
     return dict(found) if isinstance(found, dict) else {}
 
 

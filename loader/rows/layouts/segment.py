@@ -155,13 +155,23 @@ class Segment:
 
 def _with_latest(event: Event, table: str, entities: str, key: str) -> Rows:
     """Returns the row of an event with traits, and the row of its user or group."""
-    entity, traits = event.get(key), _own(event, "traits")
+    entity, traits = event.get(key), _traits(event) if key == "userId" else _own(event, "traits")
     if not entity or type(entity) not in (str, int, float, Decimal):
         return ((table, _TRAITS, traits),)
     profile: Event = {_ENTITY: entity, _RECEIVED: event["receivedAt"]}
     if traits:
         profile["traits"] = traits
     return (table, _TRAITS, traits), (entities, _PROFILE, profile)
+
+
+def _traits(event: Event) -> Event | None:
+    """Takes the traits of an identify; without any, those of its context, where RudderStack's SDKs for browsers and devices write them."""
+    traits = _own(event, "traits")
+    if traits:
+        return traits
+    context = event.get("context")
+    of_context = context.get("traits") if type(context) is dict else None
+    return dict(of_context) if of_context and type(of_context) is dict else traits
 
 
 def _own(event: Event, key: str) -> Event | None:

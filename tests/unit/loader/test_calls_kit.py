@@ -93,3 +93,17 @@ def test_a_refused_credential_is_told_from_a_wrong_event_and_a_reset_says_for_ho
     limited = verdict(Response(429, {"x-ratelimit-reset": "130"}, b"", 100.0), reset="x-ratelimit-reset")
     assert isinstance(limited, Retry)
     assert (limited.after, limited.everyone) == (30.0, True)
+
+
+@pytest.mark.parametrize(
+    ("event", "traits"),
+    [
+        ({"type": "identify", "context": {"traits": {"email": "a@x"}}}, {"email": "a@x"}),
+        ({"type": "identify", "traits": {}, "context": {"traits": {"email": "a@x"}}}, {"email": "a@x"}),
+        ({"type": "identify", "traits": {"plan": "pro"}, "context": {"traits": {"email": "a@x"}}}, {"plan": "pro"}),
+        ({"type": "identify", "context": {"traits": "none"}}, {}),
+        ({"type": "group", "context": {"traits": {"email": "a@x"}}}, {}),
+    ],
+)
+def test_an_identify_without_traits_has_those_of_its_context(event: dict[str, object], traits: dict[str, object]) -> None:
+    assert fields.object_at(event, "traits") == traits

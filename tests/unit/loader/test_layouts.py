@@ -79,6 +79,24 @@ def test_an_identify_is_a_row_of_identifies_and_the_latest_traits_of_its_user() 
     assert tables["users"] == [{**user, suffixed: 7}]
 
 
+@pytest.mark.parametrize("own", [{}, {"traits": {}}, {"traits": None}])
+def test_an_identify_without_traits_has_those_of_its_context_as_rudderstacks_browser_sdk_sends_them(own: dict[str, Any]) -> None:
+    traits = {"email": "a@x", "address": {"city": "Ulm"}}
+    tables = segment(
+        {"type": "identify", "userId": "u1", **own, "context": {"traits": traits}},
+        {"type": "identify", "userId": "u2", "traits": {"plan": "pro"}, "context": {"traits": {"email": "b@x"}}},
+        {"type": "identify", "userId": "u3", "context": {"traits": "none"}},
+        {"type": "group", "groupId": "g1", "userId": "u1", "context": {"traits": traits}},
+    )
+    user = {"received_at": RECEIVED, "uuid_ts": STAMP.loaded_at}
+    known = {"email": "a@x", "address_city": "Ulm"}
+    assert tables["users"] == [{"id": "u1", **known, **user}, {"id": "u2", "plan": "pro", **user}, {"id": "u3", **user}]
+    assert tables["accounts"] == [{"id": "g1", **user}]
+    of_context = {f"context_traits_{name}": value for name, value in known.items()}
+    assert tables["identifies"][0] == usual(0, user_id="u1", **known, **of_context)
+    assert tables["groups"] == [usual(3, user_id="u1", group_id="g1", **of_context)]
+
+
 def test_users_are_merged_by_user_whatever_deduplicate_says() -> None:
     loaded = Desk({"layout": "segment", "deduplicate": False, "primary_key": ["order_id"]}).load(
         {"type": "identify", "userId": "u1", "traits": {"a": 1}}
