@@ -212,7 +212,8 @@ async def _wait_for_broker(broker: Broker, seconds: float | None) -> bool:
 
 def _say_connected(health: Health, broker: Broker, settings: ServiceSettings) -> None:
     if broker.denied:
-        health.warn("permissions", f"the broker denies this service: {broker.denied}; allow it in the broker's users.conf")
+        remedy = "allow it in the broker's users.conf, then restart the service"
+        health.warn("permissions", f"the broker denies this service: {broker.denied}; {remedy}")
     else:
         health.good("permissions")
     if broker.nc.is_connected:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,13 +14,33 @@ _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def strip(body: bytes, paths: Sequence[Path]) -> bytes:
+def strip(body: bytes, paths: Sequence[Path], fallback: Mapping[str, Any] = {}) -> bytes:
     """Returns a body without the values at `paths`; a path that leads nowhere changes nothing.
+
+    Args:
+        fallback: the context of the batch. What an event's own context lacks comes from it, so what is stripped there is null in the body.
 
     Raises:
         msgspec.DecodeError, UnicodeDecodeError: not a JSON object.
     """
-    return _without(body, [path for path in paths if path])
+    wanted = [path for path in paths if path]
+    names = [str(path[1]) for path in wanted if len(path) > 1 and path[0] == "context"]
+    shared = {name: fallback[name] for name in names if name in fallback}
+    if not shared:
+        return _without(body, wanted)
+    stripped = _without(_with_context(body, shared), wanted)
+    return _with_context(stripped, dict.fromkeys(shared))
+
+
+def _with_context(body: bytes, values: Mapping[str, Any]) -> bytes:
+    """Returns a body whose context has these values where it has none of the name."""
+    members = _object(body)
+    try:
+        context = _object(members.get("context", b"{}"))
+    except msgspec.ValidationError:  # not an object: the batch's values stand beside it
+        context = {} if members["context"] == b"null" else {"value": members["context"]}
+    members["context"] = msgspec.Raw(_encode({**values, **context}))
+    return _encode(members)
 
 
 def _without(raw: bytes | msgspec.Raw, paths: Sequence[Path]) -> bytes:

@@ -83,7 +83,8 @@ def _check(plan: Plan, view: View | None, arrival: Arrival, indexes: Sequence[in
             if verdict is None:
                 continue
             if verdict.without:
-                arrival.rewrite(index, strip(arrival.bodies[index], verdict.without))
+                fallback = arrival.facts[heads[index].request].fallback_context
+                arrival.rewrite(index, strip(arrival.bodies[index], verdict.without, fallback))
         except (*UNREADABLE, ValueError):
             verdict = unreadable()
         found[index] = verdict

@@ -30,6 +30,8 @@ from shared.tasks import timeout
 
 HISTORY_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
+PAGE = 100_000
+"""Subjects that the server names in one answer."""
 MOST_ASKED = 256
 """Keys in one request; the server takes 1024."""
 MOST_ANSWER_BYTES = 8 * 1024 * 1024
@@ -271,11 +273,17 @@ class Bucket:
         Raises:
             NotConnected: the broker does not answer.
         """
+        wanted = f"{self._prefix}{prefix}>"
         with asking(f"cannot list {self._stream}"):
-            subjects = (
-                await self._broker.js.stream_info(self._stream, subjects_filter=f"{self._prefix}{prefix}>")
-            ).state.subjects
-        return sorted(subject.removeprefix(self._prefix) for subject in subjects or {})
+            found = set((await self._broker.js.stream_info(self._stream, subjects_filter=wanted)).state.subjects or {})
+            page = len(found)
+            while page >= PAGE:
+                request = msgspec.json.encode({"subjects_filter": wanted, "offset": len(found)})
+                answer = await self._broker.nc.request(f"$JS.API.STREAM.INFO.{self._stream}", request, timeout=DEADLINE_SECONDS)
+                more = (msgspec.json.decode(answer.data).get("state") or {}).get("subjects") or {}
+                found.update(more)
+                page = len(more)
+        return sorted(subject.removeprefix(self._prefix) for subject in found)
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         """Returns the newest value of every key that starts with `prefix` (whole tokens).

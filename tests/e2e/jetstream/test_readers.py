@@ -9,11 +9,12 @@ import signal
 import time
 
 import pytest
+from nats.js.api import StorageType, StreamConfig
 
 from shared.errors import NotConnected, QueueFull
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import PAGE, Bucket
 from shared.jetstream.lease import hold
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import PULL_BYTES, StreamReader, StreamReplaced
@@ -242,3 +243,14 @@ async def test_epochs_go_on_rising_when_the_store_was_lost(broker: Broker, nats:
     await topology.ensure(broker, topology.TopologySettings())
     async with hold(broker, "loader.c", "second") as lease:
         assert lease.epoch > before
+
+
+async def test_all_keys_of_a_bucket_are_listed_though_the_server_names_them_by_pages(broker: Broker) -> None:
+    await broker.js.add_stream(StreamConfig("KV_many", subjects=["$KV.many.>"], storage=StorageType.MEMORY))  # no sync for each
+    bucket, keys = Bucket(broker, "many"), {f"id.{number}" for number in range(PAGE + 5)}
+    for key in keys:
+        await broker.nc.publish(f"$KV.many.{key}", b"1")
+    async with asyncio.timeout(60):
+        while (await broker.js.stream_info("KV_many")).state.messages < len(keys):
+            await asyncio.sleep(0.05)
+    assert set(await bucket.keys("id.")) == keys

@@ -15,7 +15,8 @@ from router.plans.strip import strip
 from router.problems.violations import MOST_GROUPS, frame_of
 from router.rules.match import Matched, match
 from shared.errors import ConfigError
-from shared.events.frame import Head, decode_frame, encode_frame
+from shared.events.event import facts_of, materialise
+from shared.events.frame import Head, RequestContext, decode_frame, encode_frame
 from shared.events.outcome import DropReason
 from shared.project.tracking import TrackingPlan
 from shared.reading.decode import decode
@@ -113,6 +114,30 @@ def test_stripping_takes_out_what_is_at_fault_and_keeps_the_bytes_of_all_else() 
         == rb'{"type":"track","big":12345678901234567890.10,"properties":{"total":1.50,"products":[{"n":"\u00e9"},{"price":2}]}}'
     )
     assert asked(plan, msgspec.json.decode(left)["properties"]) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "left"),
+    [
+        ({"userId": "u"}, ("context", "traits", "email"), {"plan": "pro"}),
+        ({"userId": "u", "context": None}, ("context", "traits", "email"), {"plan": "pro"}),
+        ({"userId": "u", "context": {"page": 1}}, ("context", "traits"), None),
+        ({"userId": "u", "context": {"traits": {"email": 2}}}, ("context", "traits", "email"), {}),
+        ({"userId": "u", "context": {"traits": {"email": 2}}}, ("context", "traits"), None),
+        ({"userId": "u", "context": [1]}, ("context", "traits"), None),
+    ],
+)
+def test_what_is_stripped_does_not_come_back_from_the_context_of_the_batch(
+    body: dict[str, Any], path: tuple[str, ...], left: Any
+) -> None:
+    context = {"traits": {"email": 1, "plan": "pro"}, "locale": "de"}
+    facts = facts_of(
+        RequestContext(
+            received_at=0, protocol="segment", key="k", kind="server", defaults=msgspec.json.encode({"context": context})
+        )
+    )
+    event = materialise(strip(msgspec.json.encode(body), [path], facts.fallback_context), Head("m", "identify"), facts)
+    assert (event["context"]["traits"], event["context"]["locale"], event["userId"]) == (left, "de", "u")
 
 
 def test_what_cannot_be_stripped_is_reported() -> None:
