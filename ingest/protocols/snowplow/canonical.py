@@ -49,7 +49,6 @@ _PROPERTIES = {
     "transaction": _TRANSACTION, "transaction_item": _ITEM,
     "ad_impression": {"ad_ba": "banner_id", "ad_ca": "campaign_id", "ad_ad": "advertiser_id", "ad_uid": "user_id"},
 }  # fmt: skip
-_CONTEXT = (("lang", "locale"), ("tz", "timezone"), ("ip", "ip"), ("ua", "userAgent"))
 _NUMBERS = frozenset({"value", "total", "tax", "shipping", "price", "quantity", *_PAGE_PING.values()})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,12})?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,7})x(\d{1,7})", re.ASCII)
@@ -199,10 +198,14 @@ def _second(text: str) -> str | None:
 def _context(snowplow: dict[str, Any], page: dict[str, str] | None) -> dict[str, Any]:
     get = snowplow.get
     context: dict[str, Any] = {} if page is None else {"page": page}
-    for parameter, key in _CONTEXT:
-        value = get(parameter)
-        if value:
-            context[key] = value
+    if value := get("lang"):
+        context["locale"] = value
+    if value := get("tz"):
+        context["timezone"] = value
+    if value := get("ip"):
+        context["ip"] = value
+    if value := get("ua"):
+        context["userAgent"] = value
     size = get("res")
     if size and len(size) <= _LONGEST_SIZE and (screen := _screen(size)) is not None:
         context["screen"] = screen

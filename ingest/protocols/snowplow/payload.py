@@ -118,7 +118,10 @@ def own_id(id_: str, index: int) -> str:
 
 def parameters_of(query: Mapping[str, str], left_out: Sequence[str]) -> dict[str, str]:
     """Returns the parameters of a query that belong to its events."""
-    return {name: value for name, value in query.items() if value and name not in left_out}
+    found = {name: value for name, value in query.items() if value}
+    for name in left_out:
+        found.pop(name, None)
+    return found
 
 
 def _text(name: str, raw: bytes) -> Any:
