@@ -115,6 +115,7 @@ class Quick:
         body = data[end + len(END) :]
         if (
             len(body) != size
+            or (size and method != "POST")
             or size > self._max_bytes
             or size > keys.smallest_request
             or body[:2] == GZIP_MAGIC

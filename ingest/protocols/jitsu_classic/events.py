@@ -25,6 +25,7 @@ OF_CONTEXT = frozenset(
     {"event_id", "user", "utc_time", "utm", "ids", "click_id", "screen_resolution", "vp_size", *classic.PAGE, *classic.CONTEXT}
 )
 _OF_BOTH = OF_CONTEXT.union(OF_SENDER)
+_OBJECTS = ("user", "utm", *classic.IDS)
 _IDS = frozenset({"internal_id", "id", "anonymous_id"})
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
@@ -54,11 +55,13 @@ def to_event(members: Members) -> dict[str, Any] | Fault:
     if own:
         context["jitsu"] = own
     said = (given[1][1], given[2][1])
-    traits = {
-        name: value
-        for name, value in user.items()
-        if name not in _IDS or not (bytes(value) == b'""' or any(value is each for each in said))
-    }
+    traits: Members = {}
+    if len(user) != len(said) - said.count(None) or not user.keys() <= _IDS:  # else all of it is said
+        traits = {
+            name: value
+            for name, value in user.items()
+            if name not in _IDS or not (bytes(value) == b'""' or any(value is each for each in said))
+        }
     if traits and kind == "identify":
         event["traits"] = traits
     elif traits:
@@ -101,18 +104,21 @@ def _context(members: Members, about: Members) -> dict[str, Any]:
 
 def _odd(members: Members, about: Members, context: dict[str, Any]) -> dict[str, msgspec.Raw]:
     """Returns what stands in a member that has a place in the canonical event, in a form that this place does not take."""
-    found = {
-        name: about[name] for name in ("user", "utm", *classic.IDS) if name in about and not bytes(about[name]).startswith(b"{")
-    }
-    sizes = context.get("screen", {})
-    for name, member in (("screen_resolution", "width"), ("vp_size", "innerWidth")):
-        if name in about and member not in sizes:
-            found[name] = about[name]
+    found: dict[str, msgspec.Raw] = {}
+    for name in _OBJECTS:
+        value = about.get(name)
+        if value is not None and bytes(value)[:1] != b"{":
+            found[name] = value
+    if "screen_resolution" in about or "vp_size" in about:
+        sizes = context.get("screen", {})
+        for name, member in (("screen_resolution", "width"), ("vp_size", "innerWidth")):
+            if name in about and member not in sizes:
+                found[name] = about[name]
     if "eventn_ctx" in members and about is members:
         found["eventn_ctx"] = members["eventn_ctx"]
     if "src" in members and "library" not in context:
         found["src"] = members["src"]
-    return {name: value for name, value in found.items() if bytes(value) not in (b"null", b'""', b"{}")}
+    return {name: value for name, value in found.items() if bytes(value) not in (b"null", b'""', b"{}")} if found else found
 
 
 def _first(members: Members, *names: str) -> msgspec.Raw | None:

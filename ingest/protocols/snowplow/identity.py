@@ -57,7 +57,12 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _held(cookies: str, name: str) -> str | None:
-    found = _pattern(name).search(cookies) if name in cookies else None
+    if name not in cookies:
+        return None
+    if cookies.startswith(f"{name}=") and '"' not in cookies:  # it stands first
+        value = cookies[len(name) + 1 :].partition(";")[0]
+        return value if _VALUE.fullmatch(value) else None
+    found = _pattern(name).search(cookies)
     return found[1] if found and _VALUE.fullmatch(found[1]) else None
 
 

@@ -205,6 +205,7 @@ async def test_requests_of_alike_heads_are_answered_alike_both_ways() -> None:
                 for data in ("eyJldmVudCI6IngiLCJ1c2VySWQiOiJ1IiwibWVzc2FnZUlkIjoicCJ9", "x", "%%", "e%C3")
             ),
             request("/v1/pixel/track?writeKey=nobody", None, method="GET"),
+            *(request("/v1/pixel/track?writeKey=web", body, method="GET") for body in (b"", b"", b"{}", b"", b"{}")),
             request("/v1/track", longer, KEY),
         ]
     )
