@@ -20,7 +20,9 @@ from loader.syncs.definition import Definition as SyncDefinition
 from loader.syncs.definition import definitions as sync_definitions
 from loader.syncs.removed import sweep_removed
 from loader.syncs.worker import SyncLoader
+from loader.watch.balance import keep_balanced
 from shared.errors import ConfigError, Problem
+from shared.project.shards import connection_of_shard
 from shared.project.snapshot import ConfigSnapshot
 from shared.scratch import Scratch
 from shared.service import ServiceContext
@@ -53,22 +55,28 @@ async def main(context: ServiceContext) -> None:
     context.health.write_to(lambda: {"scratch": home, **_folders_of(context.config.current)})
     destinations = Destinations(context.telemetry, scratch)
     sweeper = Sweeper(context, destinations)
-    connections: Workers[Definition] = Workers(
-        context,
-        what="connection",
-        prefix="loader",
-        lease_seconds=lease_seconds,
-        wanted=definitions,
-        make=lambda name, definition: ConnectionLoader(
+    loaders: dict[str, ConnectionLoader] = {}
+
+    def make(name: str, definition: Definition) -> ConnectionLoader:
+        loaders[name] = ConnectionLoader(
             context=context,
             name=name,
             definition=definition,
             destinations=destinations,
             gate=gate,
             sweeper=sweeper,
-            claims=name in claimed,
+            claims=bool({name, connection_of_shard(name)} & claimed),
             stuck_seconds=float(settings.stuck),
-        ),
+        )
+        return loaders[name]
+
+    connections: Workers[Definition] = Workers(
+        context,
+        what="connection",
+        prefix="loader",
+        lease_seconds=lease_seconds,
+        wanted=definitions,
+        make=make,
     )
     syncs: Workers[SyncDefinition] = Workers(
         context,
@@ -94,6 +102,7 @@ async def main(context: ServiceContext) -> None:
                     "sweep-removed": lambda: sweeper.sweep_removed(lease_seconds),
                     "sweep-removed-syncs": lambda: sweep_removed(context, lease_seconds),
                     "forget": lambda: keep_forgetting(context, destinations, lease_seconds),
+                    "balance": lambda: keep_balanced(context, loaders),
                 }.items()
             ]
             await together(connections.run(), syncs.run())

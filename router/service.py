@@ -24,7 +24,7 @@ from router.room.measured import keep_measured
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project
 from router.settings import RouterSettings
-from router.shards.balance import is_for_another, keep_balanced, name_of
+from router.shards.balance import is_for_another, keep_balanced
 from router.shards.gauges import Parts, ShardTelemetry
 from router.shards.keeper import keep_shards
 from router.site import SiteRouter
@@ -215,7 +215,7 @@ class _Site:
         self._leaving.set()
 
     async def work(self, lease: Lease, ending: asyncio.Event) -> None:
-        if self._view.shard.of > 1 and await is_for_another(self._context.broker, self._key, name_of(self._context.instance)):
+        if self._view.shard.of > 1 and await is_for_another(self._context.broker, self._key, self._context.instance):
             return
         self._context.health.bad(self._part, "filling its window of message ids")
         done = self._leaving = asyncio.Event()

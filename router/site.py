@@ -110,7 +110,7 @@ class SiteRouter:
         self._front = Front(0, 0.0)
         self._reading: Reading | None = None
         self._forwarders: Forwarders | None = None
-        self._between_frames = asyncio.Lock()
+        self._between_frames, self._saving = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
         self._answered: dict[str, Answer] = {}
         self._patience = Patience()
@@ -178,6 +178,8 @@ class SiteRouter:
                 self._rules = rules
                 self._catalogue.change(rules.catalog)
                 await self._forwarders.apply(rules)
+                if self._forwarders.turns.take_new():
+                    await self._save_changes(self._forwarders)
                 self._changed.set()
 
     # -- start
@@ -221,15 +223,8 @@ class SiteRouter:
         lane = live_lane(incarnation, self.site, shard=self._shard.lane)
         self._sender = QueueWriter(self._broker, self.site, lane, incarnation, shard=self._shard)
         await self._catalogue.open(incarnation, state.position, self._rules.catalog)
-        log.info(
-            "site is routed from here",
-            extra={
-                "site": self._shard.key(self.site),
-                "position": state.position,
-                "epoch": self._epoch,
-                "behind": [*state.behind],
-            },
-        )
+        where = {"site": self._shard.key(self.site), "position": state.position}
+        log.info("site is routed from here", extra={**where, "epoch": self._epoch, "behind": [*state.behind]})
         forwarders = Forwarders(
             broker=self._broker,
             front=self._front,
@@ -241,6 +236,7 @@ class SiteRouter:
             on_moved=self._changed.set,
             older=self._older,
             view=self._view,
+            newest=events.last_seq,
         )
         # a site that was never routed begins with its first frame: every connection gets all frames
         begun = state.connections if state.position or stored is not None else None
@@ -250,6 +246,8 @@ class SiteRouter:
         await forwarders.begin(
             rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost
         )
+        if forwarders.turns.take_new():
+            await self._save_changes(forwarders)
         return forwarders
 
     async def _identify_queues(self) -> tuple[str, str]:
@@ -349,9 +347,7 @@ class SiteRouter:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            state = self._state(forwarders)
-            if state != self._saved:
-                await self._save(state)
+            await self._save_changes(forwarders)
             await self._answer(forwarders)
             await asyncio.sleep(SAVE_SECONDS)
 
@@ -365,14 +361,18 @@ class SiteRouter:
                     )
                     self._answered[name] = answer
 
+    async def _save_changes(self, forwarders: Forwarders) -> None:
+        async with self._saving:
+            if (state := self._state(forwarders)) != self._saved:
+                await self._save(state)
+
     async def _save(self, state: SiteState) -> None:
         pause = Backoff(*FAULT_SECONDS)
         while True:
             try:
                 await self._keeper.save(state)
                 self._saved = state
-                export(self._telemetry, self.site, state)
-                return
+                return export(self._telemetry, self.site, state)
             except Transient as exc:
                 log.warning("state cannot be stored yet", extra={"site": self.site, "error": str(exc)})
                 await asyncio.sleep(pause.next())

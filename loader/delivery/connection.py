@@ -37,10 +37,12 @@ from loader.queue.memory import address_of
 from loader.queue.persistence import Persistence
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
+from loader.watch.balance import PREFIX as SHARES
 from loader.watch.limit import Limit, TooManyDeadError
 from loader.watch.stop import OPENING, Stops, hash_of
 from loader.watch.stuck import STUCK_SECONDS, Stuck
 from shared.errors import PenstockError
+from shared.events.shares import Shares
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
@@ -113,18 +115,42 @@ class ConnectionLoader:
             limit=self._limit,
         )
         self._retries: Retries | Later | None = None
+        self.holds = False
+        """Whether this process loads it."""
+        self._leaving = asyncio.Event()
+
+    def give_up(self) -> None:
+        """Leaves a shard to another loader, as if its lease were lost."""
+        self._leaving.set()
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
         """See `Worker.change`: another definition is another start."""
         return False
 
     async def work(self, lease: leases.Lease, ending: asyncio.Event) -> None:  # noqa: ARG002  # it ends when the service drains
-        self._context.health.bad(f"connection {self._name}", OPENING)
+        is_shard, context = self._definition.connection.shards > 1, self._context
+        if is_shard and await Shares(context.broker, SHARES, context.instance).is_for_another(self._name):
+            return
+        context.health.bad(f"connection {self._name}", OPENING)
         self._stops.begin()
+        self._leaving.clear()
+        self.holds = True
         try:
-            await self._while_held(lease)
+            await (self._until_given_up(lease) if is_shard else self._while_held(lease))
         finally:
+            self.holds = False
             self._troubles.forget()
+
+    async def _until_given_up(self, lease: leases.Lease) -> None:
+        working, leaving = asyncio.ensure_future(self._while_held(lease)), asyncio.ensure_future(self._leaving.wait())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+        finally:
+            for task in (working, leaving):
+                task.cancel()
+            await asyncio.gather(working, leaving, return_exceptions=True)
 
     async def _while_held(self, lease: leases.Lease) -> None:
         sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))

@@ -12,6 +12,7 @@ from loader.contract.warehouse import Capabilities
 from shared.devices.connections import IN_THE_BROWSER
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker
+from shared.project.shards import shard_names
 from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.reading.decode import meant
 from shared.streams.runs import Part, Run, begin_run, change_run, read_run, read_runs
@@ -25,7 +26,7 @@ def parts_of(config: ConfigSnapshot, target: str) -> dict[str, Part]:
     """
     project = config.project
     if target in project.connections:
-        names = [target]
+        names = shard_names(project.connections, target)
     elif target in project.destinations:
         names = [name for name, each in project.connections.items() if each.destination == target and each.enabled]
         if not names:

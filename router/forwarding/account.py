@@ -179,14 +179,16 @@ def expire_all(stored: SiteState, telemetry: Telemetry, site: str) -> dict[str, 
 
 def removed_of(site: str, connection: str, account: Account, accepted: int) -> Removed:
     """Returns the part of an account that outlives its connection."""
+    dropped = dict(account.dropped)
+    elsewhere = dropped.pop(DropReason.OTHER_SHARD, 0)
     return Removed(
         site=site,
         connection=connection,
         queue=account.queue or connection,
         at=time.time(),
-        received=account.received(accepted),
+        received=account.received(accepted) - elsewhere,
         forwarded=account.forwarded,
-        dropped=account.dropped,
+        dropped=dropped,
         dead=account.dead,
     )
 

@@ -140,10 +140,12 @@ async def _catch_up(
 
 async def _wait_for_shards_before(forwarder: Forwarder, cursor: Cursor, view: ShardView) -> None:
     """Waits until the shards that routed the site before have sent the connection's frames from before the cursor."""
-    while view.may_hold_back(cursor.seq) and (why := await view.wait_until_clear(forwarder.name, cursor.seq)):
-        if cursor.why != why:
-            cursor.why = why
-            forwarder.note_moved()
+    spread = forwarder.rules.spread
+    for name in (forwarder.name,) if spread is None else spread.siblings:
+        while view.may_hold_back(cursor.seq) and (why := await view.wait_until_clear(name, cursor.seq)):
+            if cursor.why != why:
+                cursor.why = why
+                forwarder.note_moved()
 
 
 async def _forward(forwarder: Forwarder, cursor: Cursor, message: Message, window: Window | None) -> None:

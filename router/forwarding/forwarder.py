@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.forwarding.account import RunningAccount
@@ -121,7 +121,10 @@ class Forwarder:
         cursor: Cursor | None = None,
         on_moved: Callable[[], None] = lambda: None,
         view: ShardView | None = None,
+        may_send: Callable[[Forwarder, int], Awaitable[None]] | None = None,
     ) -> None:
+        self._may_send = may_send
+        """Raises QueueFull while a frame must wait for the connection's other shards."""
         self.view = view
         """Of the site's shard; None: it has none."""
         self.rules = rules
@@ -328,6 +331,8 @@ class Forwarder:
                 if not parcel.events:
                     self.blocked = False
                     return True
+                if self.rules.spread is not None and self._may_send is not None:
+                    await self._may_send(self, parcel.seq)
                 total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
                 place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
                 await self.sender.try_send(

@@ -26,6 +26,7 @@ from router.forwarding.front import Front
 from router.forwarding.send import QueueWriter
 from router.forwarding.shard import ShardView
 from router.forwarding.state import Life, Mark
+from router.forwarding.turns.turn import Turns
 from router.rules.compiled import ConnectionRules, SiteRules
 from router.settings import RouterSettings
 from router.window.dedupe import Window
@@ -52,6 +53,7 @@ class Forwarders:
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
         on_moved: called when a forwarder has come further.
         older, view: as of the site's router.
+        newest: the newest sequence of EVENTS when this router began; no earlier one sent a frame behind it.
     """
 
     def __init__(
@@ -67,17 +69,12 @@ class Forwarders:
         on_moved: Callable[[], None],
         older: Older | None = None,
         view: ShardView | None = None,
+        newest: int = 0,
     ) -> None:
-        self._older = older
-        self._view = view
-        self._broker = broker
-        self._front = front
-        self._sender = sender
-        self._telemetry = telemetry
-        self._settings = settings
-        self._group = group
-        self._new_window = new_window
-        self._on_moved = on_moved
+        self._older, self._view, self._newest = older, view, newest
+        self._broker, self._front, self._sender = broker, front, sender
+        self._telemetry, self._settings, self._group = telemetry, settings, group
+        self._new_window, self._on_moved = new_window, on_moved
         self._forwarders: dict[str, Forwarder] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
@@ -86,6 +83,7 @@ class Forwarders:
         self._accounts: dict[str, RunningAccount] = {}
         self._lives: dict[str, Life] = {}
         self._asked: dict[str, Rewinds] = {}
+        self.turns = Turns(broker, self._forwarders, view=view, lives=lambda: self._lives, on_moved=on_moved)
 
     async def begin(
         self,
@@ -108,16 +106,14 @@ class Forwarders:
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
-        self._begun = set(rules.connections if begun is None else begun)
-        self._lives = dict(lives)
+        self._fresh = begun is None  # no connection ever got a frame
+        self._begun, self._lives = set(rules.connections if begun is None else begun), dict(lives)
         if begun is None and not self._front.seq:
             self._lives = {name: Life(first=1, queue=rules.connections[name].queue) for name in self._begun}
         self._begun -= self._added_again(rules)
         self._accounts = {name: RunningAccount(stored) for name, stored in accounts.items()}
         for name, mark in behind.items():
-            cursor = Cursor(
-                seq=mark.seq, at_seconds=mark.at_seconds, events_before=-mark.owed, gaps=list(mark.gaps), counted=mark.counted
-            )
+            cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, gaps=list(mark.gaps), counted=mark.counted)
             if name in rules.disabled or (name in rules.connections and name in self._begun):
                 self._parked[name] = cursor
             else:
@@ -129,6 +125,7 @@ class Forwarders:
             if again and connection.name in self._begun:
                 await self._read_all_again(connection.name)
             await self._start(connection)
+        self._fresh = False
         self._note_begun(rules)
 
     async def apply(self, rules: SiteRules) -> None:
@@ -147,7 +144,7 @@ class Forwarders:
         await self._hand_over_removed(rules)
         for name, connection in rules.connections.items():
             if name in self._forwarders:
-                self._forwarders[name].rules = connection
+                self._forwarders[name].rules = self._spread(connection)
             else:
                 await self._start(connection)
         self._note_begun(rules)
@@ -174,7 +171,7 @@ class Forwarders:
 
     @property
     def lives(self) -> dict[str, Life]:
-        """The lives of connections: where they began, and how often they were rewound."""
+        """Where connections began, and how often they were rewound."""
         return dict(self._lives)
 
     @property
@@ -264,7 +261,7 @@ class Forwarders:
         name = connection.name
         cursor = self._unpark(name)
         if name not in self._begun:
-            if cursor is None and connection.backfill_seconds:
+            if cursor is None and connection.backfill_seconds and not self.turns.is_late(connection):
                 cursor = await self._backfill(connection)
             if cursor is None and self._view and self._view.may_hold_back(self._front.seq + 1):
                 cursor = Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
@@ -274,8 +271,12 @@ class Forwarders:
         self._lives[name] = replace(life, queue=connection.queue, gaps=self._closed(life.gaps))
         account = self._accounts.setdefault(name, RunningAccount(Account(queue=connection.queue)))
         account.join(self._front.accepted(self._front.events), self._front.seq)
-        self._run(connection, cursor)
+        self._run(self._spread(connection), cursor)
         await self._rewind(name)
+
+    def _spread(self, connection: ConnectionRules) -> ConnectionRules:
+        since = max(self._front.seq, self._newest) + 1
+        return self.turns.spread(connection, is_new=self._fresh or connection.name not in self._begun, since=since)
 
     def _run(self, connection: ConnectionRules, cursor: Cursor | None) -> None:
         name, life = connection.name, self._lives[connection.name]
@@ -292,6 +293,7 @@ class Forwarders:
             cursor=cursor,
             on_moved=self._on_moved,
             view=self._view,
+            may_send=self.turns.check,
         )
         running = run_forwarder(forwarder, self._broker, self._new_window, self._older)
         self._tasks[name] = self._group.create_task(running, name=f"forward-{name}")
@@ -330,8 +332,7 @@ class Forwarders:
         self._run(forwarder.rules, cursor)
 
     async def _cancel(self, name: str) -> None:
-        task = self._tasks.pop(name)
-        task.cancel()
+        (task := self._tasks.pop(name)).cancel()
         await asyncio.wait([task])
 
     async def _end(self, name: str, *, keep: bool) -> None:
@@ -371,11 +372,11 @@ class Forwarders:
         if self._view is not None and not self._view.has_past(self._front.seq):
             return None
         first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds, self._older)
-        if first is None or first[0] > self._front.seq:
-            return None
-        log.info("connection begins in the past", extra={"connection": connection.name, "seq": first[0]})
-        # these events were never counted, so events that expire before they are read are not missed
-        return Cursor(*first, self._front.events)
+        if first is not None and first[0] <= self._front.seq:
+            log.info("connection begins in the past", extra={"connection": connection.name, "seq": first[0]})
+            # these events were never counted, so events that expire before they are read are not missed
+            return Cursor(*first, self._front.events)
+        return None
 
     def _unpark(self, name: str) -> Cursor | None:
         """Returns the place where a connection stopped: it was disabled, or was behind when the router stopped."""

@@ -14,7 +14,7 @@ import msgspec
 
 from router.forwarding.account import Account
 from shared.errors import Conflict, Fenced, Transient
-from shared.events.shards import WHOLE, Shard
+from shared.events.shards import WHOLE, Shard, Split
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -40,7 +40,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A connection since it was added. `first`: the sequence at which it began, 0 if unknown; `queue`: of its incarnation;
     `rewind`: see `shared/streams/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it
-    was disabled.
+    was disabled. `splits`: of its shards (`router/rules/spread.py`), empty if it has none; `turned`: the last of their turns that is over
+    (`router/forwarding/turns/turn.py`).
     """
 
     first: int = 0
@@ -48,6 +49,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rewind: int = 0
     again: int = 0
     gaps: list[tuple[int, int | None]] = []
+    splits: list[Split] = []
+    turned: tuple[int, int] = (0, 0)
 
 
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):

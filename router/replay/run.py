@@ -37,6 +37,7 @@ from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import hold_back
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message
+from shared.project.shards import shard_names
 from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import task_group
 
@@ -161,7 +162,8 @@ def _rules(config: ConfigSnapshot, site: str, connection: str | None, where: obj
         known = ", ".join(sorted(rules.connections)) or "none"
         raise ConfigError([Problem("connection", f"site {site!r} has no enabled connection {connection!r}; known: {known}")])
     compile_where(where, "where")
-    chosen = [rules.connections[connection]] if connection is not None else list(rules.connections.values())
+    names = rules.connections if connection is None else shard_names(rules.connections, connection)
+    chosen = [rules.connections[name] for name in names]
     if where is None:
         return chosen
     return [

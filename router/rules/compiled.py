@@ -11,13 +11,16 @@ from typing import Literal
 
 from router.plans.compiled import Plan, compile_plan
 from router.rules.gate import Gate, Known
+from router.rules.spread import Spread
 from router.rules.view import compile_view
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
 from shared.events.event import JSON
+from shared.events.shards import Split
 from shared.forget.ids import Forgotten
 from shared.project.model import Connection, Project, Site
 from shared.project.problems import are_wanted, is_reserved
+from shared.project.shards import connection_of_shard, number_of_shard, shard_names
 from shared.project.snapshot import ConfigSnapshot
 from shared.rules.consent import is_named, refused
 
@@ -45,11 +48,16 @@ class ConnectionRules:
     gate: Gate | None = None
     """The rules of its site; None: the site has none."""
     known: Known = field(default_factory=dict, compare=False, repr=False)
+    shards: int = 1
+    """How many loaders share the connection now."""
+    spread: Spread | None = None
+    """Which of these it is; None: the connection always had one. As compiled it holds for all sequences; `Forwarders` knows better."""
 
     @property
     def needs_heads(self) -> bool:
         """False: the connection takes whole frames."""
-        return self.predicate is not None or self.sample < 1 or self.needs_bodies or self.gate is not None or bool(self.forgotten)
+        rules = self.predicate is not None or self.sample < 1 or self.needs_bodies or self.gate is not None
+        return rules or self.spread is not None or bool(self.forgotten)
 
     @property
     def needs_bodies(self) -> bool:
@@ -148,6 +156,8 @@ def _gate(name: str, site: Site, plan: Plan | None) -> Gate | None:
 def _compile(
     name: str, connection: Connection, snapshot: ConfigSnapshot, forgotten: Forgotten, *, gate: Gate | None
 ) -> ConnectionRules:
+    base = connection_of_shard(name)
+    siblings = tuple(shard_names(snapshot.project.connections, base))
     destination_type = str(snapshot.project.destinations.get(connection.destination, {}).get("type", ""))
     return ConnectionRules(
         name=name,
@@ -160,5 +170,7 @@ def _compile(
         through_functions=snapshot.project.through_functions(connection),
         forgotten=forgotten,
         gate=gate,
-        integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),
+        shards=connection.shards,
+        spread=Spread(base, number_of_shard(name), (Split(1, connection.shards),), siblings) if len(siblings) > 1 else None,
+        integrations=frozenset({base, connection.destination, destination_type} if connection.integrations else ()),
     )

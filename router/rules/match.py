@@ -1,7 +1,7 @@
 """Decides which events of a frame a connection gets, and why it does not get the others. Pure.
 
-An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether
-its person is forgotten, what the site's gate says (`router/rules/gate.py`), whether its consent and its integrations object allow the
+An event is asked, in this order, whether its user belongs to this shard of the connection, whether it was seen before (decided for the whole
+site, see `router/window/dedupe.py`), whether its person is forgotten, what the site's gate says (`router/rules/gate.py`), whether its consent and its integrations object allow the
 connection, whether it meets `where`, and whether sampling keeps its user. The first no counts, so no answer depends on what is cheap to
 ask. A connection without rules about bodies opens none.
 
@@ -50,15 +50,23 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         return _ALL
     total = len(arrival)
     drops: dict[DropReason, int] = {}
-    indexes = admitted(rules.forgotten, arrival, drops)
+    own: Sequence[int] | None = None
+    if rules.spread is not None:
+        own = rules.spread.own(arrival)
+        _count(drops, DropReason.OTHER_SHARD, total - len(own))
+    indexes = admitted(rules.forgotten, arrival, drops, own)
     errors = 0
     dead: Sequence[int] = ()
     if rules.gate is not None and indexes:
         gated = gated_of(rules.gate, rules.forgotten, arrival)
         if gated.filtered or gated.dropped or gated.dead:
-            dead = sorted(gated.dead) if gated.dead else ()
-            _count(drops, DropReason.SITE_FILTERED, len(gated.filtered))
-            _count(drops, DropReason.TRACKING_PLAN, len(gated.dropped))
+            filtered, dropped, died = gated.filtered, gated.dropped, gated.dead
+            if own is not None:
+                mine = frozenset(own)
+                filtered, dropped, died = filtered & mine, dropped & mine, died & mine
+            dead = sorted(died) if died else ()
+            _count(drops, DropReason.SITE_FILTERED, len(filtered))
+            _count(drops, DropReason.TRACKING_PLAN, len(dropped))
             out = gated.filtered | gated.dropped | gated.dead
             indexes = [index for index in indexes if index not in out]
             errors += gated.unread
@@ -78,18 +86,23 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
     return Matched(None if len(indexes) == total else list(indexes), drops, errors, dead)
 
 
-def admitted(forgotten: Forgotten, arrival: Arrival, drops: dict[DropReason, int]) -> Sequence[int]:
+def admitted(
+    forgotten: Forgotten, arrival: Arrival, drops: dict[DropReason, int], own: Sequence[int] | None = None
+) -> Sequence[int]:
     """Returns the events without repeats and without forgotten people; counts the others in `drops`.
+
+    Args:
+        own: the events that are asked; None: all.
 
     Raises:
         Permanent: the frame is damaged inside.
     """
-    total = len(arrival)
-    indexes: Sequence[int] = range(total)
+    indexes: Sequence[int] = range(len(arrival)) if own is None else own
     if arrival.repeated:
         repeated = set(arrival.repeated)
-        indexes = [index for index in indexes if index not in repeated]
-        drops[DropReason.DUPLICATE] = total - len(indexes)
+        kept = [index for index in indexes if index not in repeated]
+        _count(drops, DropReason.DUPLICATE, len(indexes) - len(kept))
+        indexes = kept
     if forgotten and indexes and (gone := arrival.forgotten(forgotten)):
         kept = [index for index in indexes if index not in gone]
         _count(drops, DropReason.FORGOTTEN, len(indexes) - len(kept))

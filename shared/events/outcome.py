@@ -66,6 +66,7 @@ class DropReason(StrEnum):
     INTEGRATIONS = "integrations"
     CONSENT = "consent"
     SAMPLED = "sampled"
+    OTHER_SHARD = "other_shard"
     EXPIRED = "expired"
     REMOVED = "removed"
     TEMPLATE_EMPTY = "template_empty"
@@ -193,6 +194,7 @@ _DROP_MEANING = {
     DropReason.INTEGRATIONS: "the event's `integrations` object excludes the destination",
     DropReason.CONSENT: "the event's consent does not cover the destination",
     DropReason.SAMPLED: "the connection's sampling left the user out",
+    DropReason.OTHER_SHARD: "the event's user belongs to another shard of the connection, which delivers it",
     DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
     DropReason.REMOVED: "the connection was removed, or moved to another site, before it had got the event",
     DropReason.TEMPLATE_EMPTY: "the destination's body template gave an empty text, which skips the event",

@@ -263,6 +263,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     function_timeout: Annotated[Duration, Meta(description="CPU time that the functions have for one event; 10ms to 60s")] = (
         field(default_factory=lambda: Duration(1))
     )
+    shards: Annotated[
+        int, Meta(ge=1, le=16, description="loaders that share its events, by user; see docs/scaling.md#shards-of-a-connection")
+    ] = 1
     identity: Annotated[
         Identity | None,
         Meta(description="earlier events of an anonymous visitor get the user id that is learned later; see docs/identity.md"),

@@ -17,6 +17,7 @@ from shared.project.functions import Function, check_functions
 from shared.project.lookups import Lookup, check_lookups
 from shared.project.model import NAME, NAME_RULE, Connection, Project, Site
 from shared.project.problems import settle
+from shared.project.shards import check_shards
 from shared.project.syncs import Sync, check_sync_references, check_syncs
 from shared.project.tracking import TrackingPlan, check_plans
 from shared.project.variables import interpolate
@@ -95,6 +96,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *([] if stored else check_sites(project.sites)),
         *check_functions(project.functions),
         *check_connections(project),
+        *([] if stored else _check_shards(project)),
         *check_devices(project.devices, project.destinations, project.sites, stored=stored),
         *check_lookups(project),
         *check_syncs(project),
@@ -148,6 +150,14 @@ def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str,
             destinations=destinations,
         )
     )
+
+
+def _check_shards(project: Project) -> list[Problem]:
+    return [
+        problem
+        for name, connection in project.connections.items()
+        for problem in check_shards(f"connections.{name}", connection, project.destinations)
+    ]
 
 
 def _check_names(project: Project) -> list[Problem]:

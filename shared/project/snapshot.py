@@ -37,6 +37,7 @@ from shared.jetstream.kv import Bucket
 from shared.project.checks.sites import check_sites
 from shared.project.model import Project
 from shared.project.read import decode_project
+from shared.project.shards import most_shards, spread
 from shared.project.variables import interpolate
 from shared.telemetry.health import Health
 
@@ -50,7 +51,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConfigSnapshot:
-    """The project at one revision; revision 0 is the empty project before anything was applied."""
+    """The project at one revision, with each shard of a connection as a connection; revision 0 is the empty project before anything was
+    applied.
+    """
 
     revision: int
     project: Project
@@ -83,6 +86,8 @@ class StoredProject(msgspec.Struct, frozen=True):
     incarnations: dict[str, str] = {}
     functions_queues: list[str] = []
     """As in `ConfigSnapshot`; filled in by `apply_project`."""
+    shards: dict[str, int] = {}
+    """The most shards that connections had since they were added (`shared/project/shards`); filled in by `apply_project`."""
     rollback_to: int = 0
     """The earlier revision that it applies again; 0: it applies none."""
 
@@ -93,7 +98,7 @@ class StoredProject(msgspec.Struct, frozen=True):
             ConfigError: a later version wrote it.
         """
         project = decode_project(self.resolved, stored=True)
-        return ConfigSnapshot(revision, project, self.incarnations, frozenset(self.functions_queues))
+        return ConfigSnapshot(revision, *spread(project, self.incarnations, self.functions_queues, self.shards))
 
 
 def hash_secret(secret: str) -> str:
@@ -131,7 +136,10 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
             raise Conflict(f"the project is at revision {revision}, not {expected_revision}")
         incarnations = _incarnations(before, stored, revision)
         queues = _functions_queues(before, stored, incarnations)
-        value = msgspec.json.encode(msgspec.structs.replace(stored, incarnations=incarnations, functions_queues=queues))
+        shards = most_shards(before.shards, of_services(stored.resolved), incarnations, before.incarnations)
+        value = msgspec.json.encode(
+            msgspec.structs.replace(stored, incarnations=incarnations, functions_queues=queues, shards=shards)
+        )
         try:
             return await bucket.put(PROJECT_KEY, value, revision=revision)
         except Conflict:

@@ -27,6 +27,7 @@ from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
 from shared.project.model import Project
 from shared.project.read import decode_project
+from shared.project.shards import connection_of_shard
 from shared.project.snapshot import current_snapshot
 
 WHOLE_LINE = 140
@@ -146,7 +147,9 @@ async def _tail_functions(setting: Setting, name: str | None, last: int, *, foll
     async with open_broker(setting.reach()) as broker:
         project = (await current_snapshot(broker)).project
         site = None if name is None or name in project.connections else _site_of(project, name)
-        wanted = {each for each, of in project.connections.items() if name in (None, each) or of.site == site}
+        wanted = {
+            each for each, of in project.connections.items() if name in (None, each, connection_of_shard(each)) or of.site == site
+        }
         async for connection, line in live_lines(broker, wanted, last, follow=follow):
             if setting.screen.json:
                 sys.stdout.write(msgspec.json.encode({"connection": connection, **msgspec.to_builtins(line)}).decode() + "\n")

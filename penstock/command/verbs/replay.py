@@ -18,6 +18,7 @@ from penstock.terminal.options import Integer, Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project
+from shared.project.shards import connection_of_shard
 from shared.project.snapshot import stored_project
 from shared.reading.document import parse_yaml
 from shared.threads import ThreadGate
@@ -181,7 +182,7 @@ def appending(project: Project, site: str, connection: str | None) -> list[str]:
         for name, each in project.connections.items()
         if each.site == site
         and each.enabled
-        and connection in (None, name)
+        and connection in (None, name, connection_of_shard(name))
         and not (each.deduplicate and registry.plugin(project.destinations[each.destination]["type"]).CAPABILITIES.merge != "no")
     ]
 

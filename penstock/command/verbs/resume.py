@@ -10,6 +10,7 @@ from penstock.control.reach import open_broker
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
 from shared.errors import ConfigError, Problem
+from shared.project.shards import shard_names
 from shared.project.snapshot import current_snapshot
 from shared.reading.decode import meant
 from shared.reading.units import Duration
@@ -65,4 +66,5 @@ async def _resume(setting: Setting, connection: str, free_seconds: float) -> boo
         if connection not in known:
             names = ", ".join(sorted(known)) or "none"
             raise ConfigError([Problem("", f"no connection is named {connection!r};{meant(connection, known)} known: {names}")])
-        return await let_go_on(broker, snapshot.queue_of(connection), free_seconds)
+        shards = shard_names(known, connection)
+        return any([await let_go_on(broker, snapshot.queue_of(each), free_seconds) for each in shards])

@@ -19,6 +19,7 @@ from shared.devices.connections import DeviceConnection
 from shared.events.event import JSON
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
+from shared.events.shards import part_of
 from shared.project.model import Connection, Site
 
 ENDS = ("drops", "buries")
@@ -66,8 +67,10 @@ def _of_plan(rules: ConnectionRules, arrival: Arrival) -> RouteStep:
 
 def _questions(rules: ConnectionRules) -> list[tuple[str, ConnectionRules | None]]:
     """Returns a connection's questions, each as rules that ask nothing else; None: the plan is asked."""
-    bare = replace(rules, gate=None, consent=(), integrations=frozenset(), predicate=None, sample=1.0, known={})
+    bare = replace(rules, gate=None, consent=(), integrations=frozenset(), predicate=None, sample=1.0, known={}, spread=None)
     found: list[tuple[str, ConnectionRules | None]] = []
+    if rules.spread is not None:
+        found.append(("shard", replace(bare, spread=rules.spread)))
     if rules.gate is not None and rules.gate.where is not None:
         found.append(("site where", replace(bare, gate=Gate(rules.gate.where))))
     if rules.gate is not None and rules.gate.plan is not None:
@@ -97,6 +100,8 @@ def _left_out(
     match reason:
         case DropReason.SITE_FILTERED:
             return reason, "; ".join(failing(site.where, f"sites.{connection.site}.where", head, event))
+        case DropReason.OTHER_SHARD:
+            return reason, f"its user belongs to shard {part_of(head.user_key, rules.shards) + 1} of {rules.shards}"
         case DropReason.SAMPLED:
             return reason, f"sample is {rules.sample:g}, and the user's place is {place(head.user_key):.3f}"
         case DropReason.CONSENT:

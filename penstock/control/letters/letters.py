@@ -21,6 +21,7 @@ from shared.events.headers import trace_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import StreamReader
+from shared.project.shards import connection_of_shard, shard_names
 from shared.tasks import together
 
 SILENCE_SECONDS = 10.0
@@ -47,7 +48,7 @@ class Filter:
         """True if all conditions hold."""
         return (
             (not self.ids or letter_id in self.ids or letter_id.partition(".")[0] in self.ids)
-            and self.connection in (None, letter.connection)
+            and self.connection in (None, letter.connection, connection_of_shard(letter.connection or ""))
             and self.site in (None, letter.site)
             and self.stage in (None, letter.stage)
             and self.reason in (None, str(letter.reason))
@@ -62,6 +63,11 @@ class Filter:
         # letters of ingest and feeds are under their site, all others under their connection
         name = self.connection or (self.site if self.stage in ("ingest", "feeds") else None)
         return topology.dead_subject(self.stage or "*", name or "*")
+
+    @property
+    def of_all_connections(self) -> str:
+        """Returns the subject that holds the letters of a connection's shards too."""
+        return topology.dead_subject(self.stage or "*", "*")
 
     @property
     def whole_subject(self) -> str | None:
@@ -142,11 +148,13 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
     Raises:
         NotConnected: the broker does not answer.
     """
-    with asking("cannot look at the dead letters"):
-        info = await broker.js.stream_info(topology.DEAD, subjects_filter=wanted.subject)
-    waiting = sum((info.state.subjects or {}).values())
-    last_seq = info.state.last_seq if through is None else through
-    reader = StreamReader(broker, topology.DEAD, wanted.subject, start_seconds=wanted.since)
+    subjects, newest = await _subjects(broker, wanted)
+    waiting = sum(subjects.values())
+    last_seq = newest if through is None else through
+    narrow = subjects.keys() <= {wanted.subject} or wanted.connection is None
+    reader = StreamReader(
+        broker, topology.DEAD, wanted.subject if narrow else wanted.of_all_connections, start_seconds=wanted.since
+    )
     async with contextlib.AsyncExitStack() as stack:
         if not waiting:
             return
@@ -166,6 +174,20 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
                     )
             if message.waiting == 0:
                 return
+
+
+async def _subjects(broker: Broker, wanted: Filter) -> tuple[dict[str, int], int]:
+    """Returns the messages under the subjects that hold all matches, those of a connection's shards among them, and the newest sequence."""
+    name = wanted.connection
+    subject = wanted.subject if name is None else wanted.of_all_connections
+    with asking("cannot look at the dead letters"):
+        info = await broker.js.stream_info(topology.DEAD, subjects_filter=subject)
+    found = {
+        each: messages
+        for each, messages in (info.state.subjects or {}).items()
+        if name is None or shard_names([each.rpartition(".")[2]], name)
+    }
+    return found, info.state.last_seq
 
 
 async def present(broker: Broker, seqs: Sequence[int]) -> list[Stored]:
@@ -274,8 +296,10 @@ async def remove_all(
     """
     subject = wanted.whole_subject
     if subject is not None and not marks:  # the broker does it at once, however many there are
+        subjects = [subject] if wanted.connection is None else (await _subjects(broker, wanted))[0]
         with asking("cannot remove dead letters"):
-            await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=subject)
+            for each in subjects:
+                await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=each)
         return
     done, batch = 0, list[Stored]()
 

@@ -5,6 +5,8 @@ The letter's event never met the connection's own rules, so a replay asks them n
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.control.letters.judged import Refusal
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -35,7 +37,7 @@ def judge_planned(letter: DeadLetter, rules: SiteRules | None) -> tuple[Head, by
     request = letter.request or RequestContext(received_at=int(letter.at * 1e6), protocol="replay", key="")
     try:
         arrival = Arrival(1, letter.at, encode_frame(pack(letter.site, [request], [head], [letter.body])), with_heads=True)
-        matched = match(mine, arrival)
+        matched = match(replace(mine, spread=None), arrival)  # any shard delivers it
         if matched.dead:
             found = arrival.gated.verdicts[0] if arrival.gated is not None else None
             return Refusal(letter.reason, "; ".join(map(str, found.violations)) if found is not None else "")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from penstock.control.moments import epoch_of
 from shared.jetstream.topology import KEPT_REVISIONS
+from shared.project.shards import connection_of_shard
 from shared.project.snapshot import ConfigSnapshot, StoredProject
 
 SETTLE_SECONDS = 30.0
 """How long after a revision a service may still have worked by the one before."""
-WITHOUT_EFFECT = ("batch", "mode", "backfill")
+WITHOUT_EFFECT = ("batch", "mode", "backfill", "shards")
 """Options of a connection that change neither its events nor its target."""
 
 
@@ -47,7 +48,8 @@ def changes(snapshot: ConfigSnapshot, history: Sequence[tuple[int, StoredProject
     return found
 
 
-def _newest(name: str, incarnation: str, kept: Sequence[tuple[int, StoredProject]]) -> Change | None:
+def _newest(shard: str, incarnation: str, kept: Sequence[tuple[int, StoredProject]]) -> Change | None:
+    name = connection_of_shard(shard)
     for (_, before), (revision, after) in zip(reversed(kept[:-1]), reversed(kept[1:]), strict=True):
         if name not in _section(before, "connections") or before.incarnations.get(name, "") != incarnation:
             return None  # it was added here

@@ -15,6 +15,7 @@ from penstock.control.wording import cut
 from shared.devices.connections import IN_THE_BROWSER, goes_to_device, of_services
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
+from shared.project.shards import shard_name
 from shared.project.snapshot import StoredProject
 from shared.streams.waiting import look_at_subject
 
@@ -81,7 +82,8 @@ async def _connections(broker: Broker, stored: StoredProject, after: Mapping[str
             what = f"the connection moves from site {connection.get('site')!r} to {kept[name].get('site')!r}"
         else:
             continue
-        events = await _waiting(broker, topology.queue_of(name, stored.incarnations.get(name, "")))
+        shards = [shard_name(name, number) for number in range(stored.shards.get(name, 1))]
+        events = sum([await _waiting(broker, topology.queue_of(each, stored.incarnations.get(name, ""))) for each in shards])
         found.append(Loss(path=f"connections.{name}", what=f"{what}; {_dropped(events)}", events=events))
     return found
 

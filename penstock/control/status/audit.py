@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 from nats.js.errors import NotFoundError
@@ -28,7 +29,6 @@ from penstock.control.moments import gone
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
 from penstock.control.wording import counted, waits
-from router.forwarding.account import Account
 from router.forwarding.state import SiteState
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project
@@ -43,6 +43,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
+from shared.project.shards import connection_of_shard, shard_names
 from shared.project.snapshot import ConfigSnapshot, project_history
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.removed import RemovedBalance, read_all_removed
@@ -169,6 +170,7 @@ class _Audit:
     async def check_site(self, rules: SiteRules, balances: Mapping[str, Balance], since: float | None) -> None:
         """Checks the ids of one site's connections."""
         state = await read_site_state(self._broker, rules.site)
+        rules = _as_sent(rules, state)
         expected, read, whole = await _expect(
             broker=self._broker, rules=rules, state=state, since=since, changed_at=self._changed_at
         )
@@ -181,7 +183,7 @@ class _Audit:
                 continue
             self.asked += len(expected[name].all)
             missing, letters = set[str](), 0
-            if await self._is_known(name, expected[name], state.accounts.get(name), whole=whole):
+            if await self._is_known(name, expected[name], state, whole=whole):
                 queue = self._snapshot.queue_of(name)
                 missing, letters = await _missing(
                     broker=self._broker, queue=queue, connection=name, ids=expected[name].ids, rows=rows
@@ -191,12 +193,15 @@ class _Audit:
                 if twice := {id_ for id_, times in found.items() if times > 1}:
                     self.findings.append(_finding(name, f"twice or more in table {table}", twice))
 
-    async def _is_known(self, name: str, wanted: _Expected, account: Account | None, *, whole: bool) -> bool:
+    async def _is_known(self, name: str, wanted: _Expected, state: SiteState, *, whole: bool) -> bool:
         """Whether the present rules tell what the connection must have; else notes why only repeats are looked for."""
-        change = self._changed_at.get(name)
+        account, change = state.accounts.get(name), self._changed_at.get(name)
         # the number of backfilled events that met the rules was never counted
         if account is None or (whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled):
             self.notes.append(f"{name}: its rules changed or it was not always there, so only repeats are looked for")
+            return False
+        if len(shard_names(self._snapshot.project.connections, connection_of_shard(name))) > 1 and not state.lives:
+            self.notes.append(f"{name}: it and its site have shards, so only repeats are looked for")
             return False
         key = self._snapshot.project.connections[name].primary_key
         if key is not None and not set(key) & {"id", "message_id"}:
@@ -260,6 +265,16 @@ class _Audit:
             self.unchecked[name] = f"the destination {connection.destination} does not answer: {why}"
             return None
         return found
+
+
+def _as_sent(rules: SiteRules, state: SiteState) -> SiteRules:
+    """Returns the rules with the splits by which shards of connections got their events."""
+    known = {
+        name: replace(each, spread=each.spread._replace(splits=tuple(state.lives[name].splits)))
+        for name, each in rules.connections.items()
+        if each.spread is not None and name in state.lives and state.lives[name].splits
+    }
+    return replace(rules, connections={**rules.connections, **known}) if known else rules
 
 
 def _finding(name: str, what: str, ids: set[str]) -> Finding:

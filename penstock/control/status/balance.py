@@ -15,6 +15,7 @@ import msgspec
 from router.forwarding.account import Account
 from router.forwarding.state import SiteState
 from router.shards.summed import read_site_state
+from shared.events.outcome import DropReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -175,6 +176,7 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
     account = view.state.accounts.get(connection, Account())
     owed = view.state.behind[connection].owed if connection in view.state.behind else 0
     received = account.received(view.state.accepted)
+    elsewhere = account.dropped.get(DropReason.OTHER_SHARD, 0)
     aside = view.aside.events - sum(int(bits, 16).bit_count() for bits in early.values())
     begun, begun_again = (view.ended.begun_events(replayed=replayed) for replayed in (False, True))
     before, again = view.functions
@@ -197,11 +199,15 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
     return Balance(
         connection=connection,
         site=site,
-        received=received,
+        received=received - elsewhere,
         replayed=counts.replayed + view.queue.replayed - begun_again + before.replayed,
         made=counts.made + again.events,
         delivered=counts.delivered,
-        dropped=_both(_both(account.dropped, counts.dropped), counts.functions_dropped),
+        dropped={
+            reason: amount
+            for reason, amount in _both(_both(account.dropped, counts.dropped), counts.functions_dropped).items()
+            if reason != DropReason.OTHER_SHARD
+        },
         dead=_both(_both(account.dead, counts.dead), counts.functions_dead),
         waiting={
             "events": owed,

@@ -8,6 +8,7 @@ from router.alerts.contract import AlertRules, Kind
 from router.alerts.judge import volume
 from router.alerts.judge.facts import DeadRun, Facts, OfConnection, OfLine
 from router.alerts.judge.ledger import Fault, Kept
+from shared.project.shards import connection_of_shard
 from shared.reading.moments import shown
 from shared.streams.connection_state import GOOD
 
@@ -162,7 +163,7 @@ def _wants_dead(facts: Facts, rules: AlertRules, run: DeadRun) -> bool:
 
 
 def _wants(names: list[str], name: str) -> bool:
-    return not names or name in names
+    return not names or not {name, connection_of_shard(name)}.isdisjoint(names)
 
 
 def _fault(

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from loader.contract.warehouse import Column, Kind, Session, TableLoad, TablePatch
-from shared.errors import Permanent, TableChanged
+from loader.contract.warehouse import Column, Destination, Kind, Session, TableLoad, TablePatch
+from shared.errors import Permanent, TableChanged, Transient
 from tests.support.destinations.opened import Open, append, arrow, columns, make, merge, plan
 
 pytestmark = pytest.mark.needs("evolve")
@@ -265,6 +265,35 @@ async def test_two_writers_patch_one_table_at_once_and_both_columns_are_there(wh
     finally:
         for session in sessions:
             await session.close()
+
+
+async def test_shards_add_the_same_and_other_columns_at_once_while_they_load(wh: Open) -> None:
+    destinations = [wh.destination, *[await wh.another() for _ in range(2)]]
+
+    async def grow(number: int, destination: Destination) -> None:
+        name, epoch, turn = f"c={number + 2}", 1, 1
+        session = await wh.session(name, destination=destination)
+        while turn < 4:
+            shape = {**SMALL, f"both{turn}": Kind.TEXT, f"own{turn}_{number}": Kind.BIGINT}
+            row = {"id": f"{number}-{turn}", "n": turn, f"both{turn}": "x", f"own{turn}_{number}": number}
+            try:
+                await session.patch(TablePatch("t", add=columns(shape)))
+                await session.load(plan(turn, connection=name), [TableLoad("t", arrow(shape, [row]))])
+            except Transient:  # such as a deadlock that the server ended: a loader begins again, too
+                epoch += 1
+                session = await wh.session(name, epoch, destination=destination)
+            else:
+                turn += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number, each in enumerate(destinations):
+            group.create_task(grow(number, each))
+    described = (await (await wh.session()).describe(["t"]))["t"]
+    assert described is not None
+    own = {f"own{turn}_{number}" for turn in range(1, 4) for number in range(3)}
+    assert set(described.columns) == {*SMALL, "both1", "both2", "both3", *own}
+    rows = await wh.rows("t", {"id": Kind.TEXT})
+    assert sorted(row["id"] for row in rows) == sorted(f"{number}-{turn}" for number in range(3) for turn in range(1, 4))
 
 
 async def test_a_column_added_behind_our_back_is_accepted_as_it_is(wh: Open) -> None:

@@ -7,11 +7,11 @@ import math
 from router.forwarding.account import Account
 from router.forwarding.state import Mark, SiteState
 from router.room.readers import needs_of_shards
-from router.shards.balance import gives
 from router.shards.gauges import Parts, ShardTelemetry
 from router.shards.keeper import has_stopped, is_drained, split_at
 from router.shards.summed import add_up, summed_of
 from shared.events.shards import WHOLE, Layout, Shard, Split
+from shared.events.shares import gives
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
 
