@@ -44,6 +44,10 @@ class _Entry:
     admission: Admission
 
 
+MASKED = ":***"
+"""What Jitsu's SDK writes in place of the secret into each event, beside the whole key in a header."""
+
+
 class KeyIndex:
     """Keys and domains of one revision of the project."""
 
@@ -125,6 +129,7 @@ class KeyIndex:
                 chosen is not None
                 and found is not chosen
                 and (not isinstance(found, _Entry) or found.site_name != chosen.site_name)
+                and credential.value != f"{chosen.admission.key}{MASKED}"
             ):
                 disagree = True
         if refusal is not None:

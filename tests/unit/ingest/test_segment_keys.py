@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.contract import SHOWN_REJECTS, Accepted, Parsed, Refusal, Reject, Reply
+from ingest.contract import SHOWN_REJECTS, Accepted, Credential, Parsed, Refusal, Reject, Reply
 from ingest.protocols import segment
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason
@@ -166,3 +166,13 @@ def test_refusals_are_json_with_code_and_message_and_say_when_to_come_back() -> 
     reply = segment.reply(post("/v1/batch", b""), Refusal(503, "unavailable", "later", 7))
     assert json.loads(reply.body) == {"code": "unavailable", "message": "later"}
     assert reply.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize(("masked", "counted"), [("api:***", 0), ("other:***", 1), ("api:wrong", 1)])
+def test_a_key_with_its_secret_hidden_beside_the_whole_key_is_no_disagreement(masked: str, counted: int) -> None:
+    """Jitsu's SDK writes its key in this form into every event."""
+    desk = CountingDesk()
+    admission = desk.admit([Credential("header", "api:s3cret"), Credential("event", masked)])
+    assert not isinstance(admission, Refusal)
+    assert (admission.site, desk.disagreements) == ("shop", counted)
+    assert isinstance(desk.admit([Credential("event", "api:***")]), Refusal)
