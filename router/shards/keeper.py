@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -30,6 +31,7 @@ from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold
 from shared.service import ServiceContext
+from shared.streams.reports import SHARDS, read_reports
 
 LEASE = "keeper.shards"
 LOOK_SECONDS = 0.5
@@ -107,11 +109,19 @@ class Keeper:
         self._told = set(said)
 
 
+async def _unaware(broker: Broker) -> list[str]:
+    """Returns the routers that live and know no shards, by instance."""
+    return [
+        each.instance for each in await read_reports(broker, time.time()) if each.service == "router" and SHARDS not in each.knows
+    ]
+
+
 async def carry_on(broker: Broker, site: str, wanted: int) -> Layout | None:
     """Does the next step of a site; returns its layout, None if it has none.
 
     Raises:
         NotConnected, Transient: the broker does not answer.
+        SetupError: its layout cannot be read, or a router of an earlier release knows no shards.
     """
     bucket = Bucket(broker, topology.STATE_BUCKET)
     entry = await bucket.get(layout_key(site))
@@ -133,6 +143,11 @@ async def carry_on(broker: Broker, site: str, wanted: int) -> Layout | None:
     elif wanted == layout.present:
         after = replace(layout, wish=0)
     elif wanted != layout.wish:
+        if layout.present == 1 and (earlier := await _unaware(broker)):
+            raise SetupError(
+                f"site {site} waits with its {wanted} shards: {', '.join(earlier)} runs an earlier release, which knows no shards and "
+                "would route the whole site beside them; upgrade it"
+            )
         after = replace(layout, wish=wanted, change=layout.change + 1)
     else:
         states = [await StateKeeper(broker, site, Shard(number, layout.present)).load() for number in range(layout.present)]

@@ -24,6 +24,8 @@ from shared.tasks import timeout
 from shared.telemetry.health import Health, Report
 
 PREFIX = "health."
+SHARDS = "shards"
+KNOWS = (SHARDS,)
 TTL_SECONDS = 45.0
 AGAIN_SECONDS = 15.0
 LOOK_SECONDS = 1.0
@@ -36,7 +38,8 @@ log = logging.getLogger(__name__)
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """The report of one process. `at`: epoch seconds of writing; `disks`: the disks that it writes to, by mount point."""
+    """The report of one process. `at`: epoch seconds of writing; `disks`: the disks that it writes to, by mount point; `knows`: what its
+    release knows that an earlier one does not, of what would do harm if only some processes did it."""
 
     service: str
     instance: str
@@ -44,6 +47,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
     host: str = ""
     disks: dict[str, Disk] = {}
+    knows: tuple[str, ...] = ()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -66,7 +70,9 @@ async def keep_report(broker: Broker, health: Health, service: str, instance: st
             report = _cut(health.report())
             if report != written or loop.time() >= due:
                 disks = await watch.look(health.folders)
-                told = Told(service=service, instance=instance, at=time.time(), report=report, host=host, disks=disks)
+                told = Told(
+                    service=service, instance=instance, at=time.time(), report=report, host=host, disks=disks, knows=KNOWS
+                )
                 try:
                     await bucket.put(key, _encode(told), ttl_seconds=TTL_SECONDS)
                     written, due = report, loop.time() + AGAIN_SECONDS

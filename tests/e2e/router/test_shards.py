@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from nats.js.api import StreamConfig
 
 from router.forwarding.state import StateKeeper
+from router.shards.keeper import carry_on
 from router.shards.summed import read_site_state
+from shared.errors import SetupError
 from shared.events.headers import shard_of_lane, split_lane
 from shared.events.shards import Shard, read_layout
 from shared.jetstream import topology
@@ -23,6 +26,7 @@ from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import holder
 from shared.project.snapshot import current_snapshot
 from shared.streams.removed import list_removed
+from shared.streams.reports import key_of
 from shared.streams.rewind import Rewind, Rewinds, answer_key, decode_answer, rewind_key
 from tests.support.nats import NatsServer
 from tests.support.router import apply, forget_message_ids, frame, limit_queues, project, reading, router_process, until
@@ -210,3 +214,19 @@ async def test_routers_killed_while_the_number_changes_lose_and_repeat_nothing(
         assert by_user(queue.ids) == by_user(sending.ids)
     states = [await StateKeeper(broker, "shop", Shard(number, 3)).load() for number in range(3)]
     assert all(state is not None and not state.behind for state in states)
+
+
+async def test_a_site_gets_no_shards_while_a_router_of_an_earlier_release_lives(broker: Broker) -> None:
+    reports = Bucket(broker, topology.LEASE_BUCKET)
+    old = {"service": "router", "instance": "old-1", "at": time.time(), "report": {"ready": True}}
+    await reports.put(key_of("old-1"), msgspec.json.encode(old), ttl_seconds=60)
+    await reports.put(
+        key_of("loader-1"), msgspec.json.encode({**old, "service": "loader", "instance": "loader-1"}), ttl_seconds=60
+    )
+    with pytest.raises(SetupError, match="site shop waits with its 4 shards: old-1 runs an earlier release"):
+        await carry_on(broker, "shop", 4)
+    assert await read_layout(broker, "shop") is None
+    await reports.put(key_of("old-1"), msgspec.json.encode({**old, "knows": ["shards"]}), ttl_seconds=60)
+    layout = await carry_on(broker, "shop", 4)
+    assert layout is not None
+    assert layout.wish == 4
