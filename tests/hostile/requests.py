@@ -169,7 +169,7 @@ def webhook_rows() -> list[Row]:
     large = b'{"a":"' + b"x" * (7 * MIB) + b'"}'
     return [
         *rows,
-        row("webhook-array", request("POST /webhooks/open", b"[" + b"1," * 3_000_000 + b"1]"), 413),
+        row("webhook-array", request("POST /webhooks/open", b"[" + b"1," * 3_000_000 + b"1]"), 200),
         row("webhook-form", request("POST /webhooks/open", fields, form), 200, 413),
         row("webhook-unsigned", request("POST /webhooks/signed", large), 401),
         row("webhook-wrong", request("POST /webhooks/signed", large, signed), 401),
