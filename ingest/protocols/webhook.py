@@ -96,7 +96,7 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     body = request.body
     kind = request.headers.get("content-type", "")
     unknown = ""
-    if "charset" in kind.lower():
+    if "charset" in kind.lower() and len(body) <= limits.request_bytes:  # what is kept whole stays as it came
         try:
             body = to_utf8(body, kind)
         except UnknownCharset as exc:
