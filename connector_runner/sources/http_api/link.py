@@ -34,6 +34,8 @@ from shared.tasks import timeout
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Of waits after errors."""
+SHORTEST_SECONDS = 0.1
+"""Of a wait that an API asks for; a shorter one is as long as after an error."""
 MOST_REDIRECTS = 5
 CONNECTIONS = 4
 _AGENT = "Penstock"
@@ -92,7 +94,7 @@ class Link:
                 wait = _asked_to_wait(heard)
                 if wait is None:
                     return self._page(request, stream, heard)
-                wait = wait if wait > 0 else backoff.next()  # 0 again and again would be no wait at all
+                wait = wait if wait >= SHORTEST_SECONDS else backoff.next()  # 0 again and again would be no wait at all
                 words = f"{heard.shown}: the API answers {heard.status} and wants fewer requests"
                 if waited + wait > options.longest_wait:
                     raise _Enough(
@@ -280,6 +282,7 @@ def _place(url: str) -> tuple[str, int]:
 def _with_query(request: Request) -> URL:
     try:
         url = URL(request.url, encoded="%" in request.url)
+        _place(str(url))  # a port beyond all ports is found there
         if url.scheme not in ("http", "https") or not url.raw_host:
             raise ValueError
     except ValueError as exc:
@@ -290,6 +293,7 @@ def _with_query(request: Request) -> URL:
 def _joined(url: URL, location: str, shown: str) -> URL:
     try:
         target = url.join(URL(location, encoded="%" in location))
+        _place(str(target))  # a port beyond all ports is found there
     except ValueError:
         target = URL()
     if target.scheme not in ("http", "https") or not target.raw_host:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,6 +25,8 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _HALF = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})|[c-fC-F][0-9a-fA-F]{2})")
 _ENDINGS = {"x-ndjson": "ndjson", "ndjson": "ndjson", "jsonl": "ndjson", "x-jsonlines": "ndjson", "csv": "csv"}
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"})
+"""Codings that Python knows, and no answer has; some of them take the square of their bytes."""
 _SHOWN = 100
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
@@ -64,7 +67,11 @@ def page_of(stream: ApiStream, answer: Answer) -> Page:
         Transient: it is broken.
     """
     kind = answer.headers.get("Content-Type", "").lower()
-    body, odd = _text(answer.body, kind)
+    return _page(stream, answer, kind, *_text(answer.body, kind))
+
+
+def _page(stream: ApiStream, answer: Answer, kind: str, body: bytes, odd: bool) -> Page:
+    """Returns the rows of an answer; `body`: in UTF-8."""
     match stream.format or _format(kind):
         case "ndjson":
             rows: list[msgspec.Raw | bytes] = _ndjson(answer.request, body)
@@ -85,7 +92,7 @@ def page_of(stream: ApiStream, answer: Answer) -> Page:
             except (msgspec.MsgspecError, RecursionError) as exc:
                 mended = _HALF.sub(rb"\\ufffd", body)
                 if mended != body:
-                    return page_of(stream, answer._replace(body=mended))._replace(odd=True)
+                    return _page(stream, answer, kind, mended, odd=True)
                 raise _no_json(answer.request, kind, body, exc) from exc
 
 
@@ -101,9 +108,9 @@ def _text(body: bytes, kind: str) -> tuple[bytes, bool]:
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         charset = "utf-16"
     try:
-        text = body.decode(charset)
+        text = body.decode("utf-8" if charset.replace("-", "_") in _NO_CHARSETS else charset)
         odd = False
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         text, odd = body.decode("utf-8", "replace"), True
     return (body if charset == "utf-8" and not odd else text.encode("utf-8", "replace")).removeprefix(b"\xef\xbb\xbf"), odd
 
@@ -185,10 +192,11 @@ def _ndjson(request: Request, body: bytes) -> list[msgspec.Raw | bytes]:
 
 
 def _csv(stream: ApiStream, request: Request, body: bytes) -> Iterator[bytes]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(body)))  # of the process: Python's own is 128 KiB
     reader = csv.reader(io.StringIO(body.decode(), newline=""), delimiter=stream.delimiter, strict=True)
     try:
         names = next(reader, [])
-        if twice := sorted({each for each in names if names.count(each) > 1}):
+        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             raise SetupError(f"{request.shown}: two columns of the CSV are named {twice[0]!r}")
         made = [_VALUES[stream.columns.get(name, "text")] for name in names]
         for values in reader:

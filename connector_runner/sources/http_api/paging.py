@@ -26,6 +26,7 @@ EndsAt = Annotated[
     Meta(description="which page is the last: the first without rows, or the first with fewer rows than `size`"),
 ]
 _NO = frozenset((b"false", b"0", b'"false"', b'"0"', b'"no"', b'""'))
+_WHOLE = re.compile(r"\d{1,18}", re.ASCII)
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[\w!#$%&\'*+.^`|~-]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",;\s]*))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]*))', re.IGNORECASE)
 
@@ -160,7 +161,7 @@ class Pages:
     def _is_total(self, paging: ByPage | ByOffset, page: Page) -> bool:
         path, reached = (paging.total_pages, self._number) if isinstance(paging, ByPage) else (paging.total, self._before)
         total = None if path is None else page.find(path)
-        return total is not None and text_of(total).isdigit() and reached >= int(text_of(total))
+        return total is not None and _WHOLE.fullmatch(text_of(total)) is not None and reached >= int(text_of(total))
 
     def _says_no(self, page: Page, path: str | None) -> bool:
         return path is not None and page.find(path) in _NO

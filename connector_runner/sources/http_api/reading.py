@@ -130,8 +130,10 @@ class Reading:
 
     async def _of_parent(self, parent: Parent, progress: Progress, *, child: bool) -> AsyncGenerator[Message, None]:
         cursor, first = self._cursor, True
-        windows = list(progress.windows())
-        for number, window in enumerate(windows, 1):
+        windows = progress.windows()  # millions, where a first value is old and a window short
+        following = next(windows, None)
+        while (window := following) is not None:
+            following = next(windows, None)
             asked = progress.asked(request_of(self._options.base_url, self._stream, parent.texts), window)
             pages = pages_of(self._stream, asked)
             request: Request | None = pages.request
@@ -155,8 +157,8 @@ class Reading:
                 request = None if progress.over else pages.next(page)
                 if request is not None and cursor is not None and cursor.order == "ascending" and not child:
                     yield self._checkpoint(progress.kept())
-            progress.end(window, last=number == len(windows))
-            if number < len(windows) and not child:
+            progress.end(window, last=following is None)
+            if following is not None and not child:
                 yield self._checkpoint(progress.kept())
 
     def _field(self) -> str:

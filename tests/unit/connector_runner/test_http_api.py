@@ -313,3 +313,16 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
             "shop", {"type": "http_api", "base_url": f"https://u:{SECRET}@a.example", "streams": {"s": {"path": "a"}}}
         )
     assert SECRET not in str(failed.value)
+
+
+async def test_a_port_beyond_all_ports_is_no_address(shop: Api) -> None:
+    shop.answer = lambda _: {"data": ROWS[:5], "next": "http://a.example:99999/%20"}
+    with pytest.raises(SetupError, match="no http address"):
+        await shop.one({"records": "data", "paging": {"type": "next_url", "next": "next"}})
+
+
+@pytest.mark.parametrize("total", ["\u00b2", "9" * 5_000, "many"])
+async def test_a_total_that_is_no_number_ends_no_paging(shop: Api, total: str) -> None:
+    shop.answer = lambda request: {**by_number(request), "total": total}
+    found = await shop.one({"records": "data", "paging": {"type": "page", "total_pages": "total"}})
+    assert found.ids() == IDS

@@ -46,7 +46,9 @@ async def test_waits_that_the_api_asks_for_are_kept(shop: Api) -> None:
     assert len(shop.requests) == 1
 
 
-@pytest.mark.parametrize("headers", [{"Retry-After": "0"}, {"X-RateLimit-Reset": "0"}, {"X-RateLimit-Reset": "nan"}])
+@pytest.mark.parametrize(
+    "headers", [{"Retry-After": "0"}, {"X-RateLimit-Reset": "0"}, {"X-RateLimit-Reset": "nan"}, {"X-RateLimit-Reset": "1e-9"}]
+)
 async def test_an_api_that_wants_no_wait_and_no_request_is_not_asked_for_ever(shop: Api, headers: dict[str, str]) -> None:
     """Its clock may be behind ours, so that a reset is over before it is said."""
     shop.answer = lambda _: web.Response(status=429, headers=headers)
@@ -155,6 +157,9 @@ async def test_rows_stay_what_the_api_wrote(shop: Api) -> None:
         (b'[{"id": 1, "name": "a\xff"}]', {}, "a\ufffd"),
         (b'[{"id": 1, "name": "\\ud800!"}]', {}, "\ufffd!"),
         ('[{"id": 1, "name": "ä"}]'.encode("latin-1"), {"Content-Type": "application/json; charset=latin-1"}, "ä"),
+        ('[{"id": 1, "name": "ä\\ud800"}]'.encode("latin-1"), {"Content-Type": "application/json; charset=latin-1"}, "ä\ufffd"),
+        ('[{"id": 1, "name": "ä"}]'.encode(), {"Content-Type": "application/json; charset=idna"}, "ä"),
+        ('[{"id": 1, "name": "ä"}]'.encode(), {"Content-Type": "application/json; charset=punycode"}, "ä"),
         ('\ufeff[{"id": 1, "name": "ä"}]'.encode(), {}, "ä"),
         ('[{"id": 1, "name": "ä"}]'.encode("utf-16"), {}, "ä"),
         (b'[{"id": 1, "name": "\\ud83d\\ude00"}]', {}, "😀"),
@@ -175,6 +180,7 @@ async def test_texts_in_any_coding(shop: Api, body: bytes, headers: dict[str, st
         ({"columns": {"id": "integer", "on": "boolean"}}, b'id,on,t\n1,true,"a,b"\n2,,007\n', "text/csv; charset=utf-8",
          [{"id": 1, "on": True, "t": "a,b"}, {"id": 2, "on": None, "t": "007"}]),
         ({"format": "csv", "delimiter": ";"}, b"id;t\n1;x\n", "text/plain", [{"id": "1", "t": "x"}]),
+        ({"format": "csv"}, b"id\n" + b"x" * 140_000, "text/plain", [{"id": "x" * 140_000}]),
         ({"records": "."}, b'{"id": 1}', "application/json", [{"id": 1}]),
         ({"records": "data"}, b'{"data": {"id": 1}}', "application/json", [{"id": 1}]),
         ({"records": "data"}, b'{"data": null}', "application/json", []),

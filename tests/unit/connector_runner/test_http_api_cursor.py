@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +13,11 @@ from aiohttp import web
 
 from connector_runner.contract import Checkpoint, JsonRows
 from connector_runner.sources.http_api import cursor as cursors
+from connector_runner.sources.http_api.cursor import Progress, Window
 from connector_runner.sources.http_api.fields import comparable, finder, moment_of
 from shared.errors import SetupError
 from tests.support.http_api import Api
-from tests.support.sources.place import Reading, states_of
+from tests.support.sources.place import Reading, selected, states_of
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 PAGE = 3
@@ -281,3 +284,26 @@ def test_values_are_found_by_their_path() -> None:
     assert finder(("a", "b", "c d"))(row) == b"5"
     for path in (("a", "n"), ("a", "x"), ("l", "x"), ("x", "y")):
         assert finder(path)(row) is None
+
+
+async def test_windows_are_made_one_by_one(shop: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of them, of an old first value and a short step, take more memory than there is."""
+    made: list[Window] = []
+    windows = Progress.windows
+
+    def counted(progress: Progress) -> Iterator[Window]:
+        for each in windows(progress):
+            made.append(each)
+            yield each
+
+    monkeypatch.setattr(Progress, "windows", counted)
+    orders_of(shop).remade("date")
+    how = stream(format="date", end_param="until", start="2026-01-01", step="1d")
+    source = await shop.open({"s": {"path": "rows", **how}})
+    chosen = [selected(each) for each in await source.discover()]
+    made.clear()
+    async with aclosing(source.read(chosen, {})) as messages:
+        async for message in messages:
+            if isinstance(message, Checkpoint):
+                break
+    assert len(made) == 2
