@@ -293,7 +293,7 @@ class SiteRouter:
             with traced(self._telemetry, f"route events.{self.site}", trace_of(message.headers), arrival):
                 mark_repeats(self._window, arrival)
                 if self._rules.gate is not None:
-                    await report(self._sender, self._telemetry, self._rules, arrival, self._patience)
+                    await report(self._sender, self._telemetry, self._rules, arrival=arrival, patience=self._patience)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]

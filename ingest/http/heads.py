@@ -119,7 +119,7 @@ class Heads:
                 return None
             size = int(text)
         headers = CIMultiDictProxy(CIMultiDict(zip(shape.names, values, strict=True)))
-        return Alike(shape.match, form[0], query, headers, size)
+        return Alike(shape.match, form[0], query, headers=headers, size=size)
 
     def remember_shape(self, head: bytes, match: Match, message: RawRequestMessage) -> None:
         """Remembers what a head that the parser read has in common with others, unless its framing is unusual."""

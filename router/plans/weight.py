@@ -122,14 +122,14 @@ class _Scales:
         made, named, wild = Place(units=10.0 * above), dict[str, list[Any]](), list[Any]()
         unique = above
         for schema in schemas:
-            unique += self._add(schema, made, named, wild, 1.0)
+            unique += self._add(schema, made, named=named, wild=wild, times=1.0)
         made.named = {key: self.place(inner, unique) for key, inner in named.items()}
         if wild:
             made.wild = self.place(wild, unique)
             made.wild.units += AGAIN * made.again if made.again > 1 else 0
         return made
 
-    def _add(self, schema: Any, made: Place, named: dict[str, list[Any]], wild: list[Any], times: float) -> int:
+    def _add(self, schema: Any, made: Place, *, named: dict[str, list[Any]], wild: list[Any], times: float) -> int:
         """Adds a schema, with those that look at the same value, to a place; returns how many `uniqueItems` it has."""
         if not isinstance(schema, dict):
             made.units += times
@@ -157,7 +157,7 @@ class _Scales:
         wild += [schema[word] for word in _WILD if word in schema and not isinstance(schema[word], list)]
         for pattern, each in (schema.get("patternProperties") or {}).items():
             wild += ({"pattern": pattern}, each)
-        return bool(schema.get("uniqueItems")) + sum(self._add(each, made, named, wild, times) for each in inner)
+        return bool(schema.get("uniqueItems")) + sum(self._add(each, made, named=named, wild=wild, times=times) for each in inner)
 
     def _target(self, reference: str) -> Any:
         node: Any = self._root
