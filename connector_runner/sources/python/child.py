@@ -93,9 +93,13 @@ class Pipe:
             self.put("A", struct.pack(">H", len(named)) + named + sink.getvalue().to_pybytes())
 
     def say(self, kind: str, **content: Any) -> None:
-        """Writes a frame of JSON, behind the rows that are held."""
+        """Writes a frame of JSON, behind the rows that are held.
+
+        Raises:
+            TypeError, ValueError: a value has no form in JSON, as NaN and half a character.
+        """
         self.flush()
-        self.put(kind, json.dumps(content).encode())
+        self.put(kind, json.dumps(content, allow_nan=False, ensure_ascii=False).encode())
 
     def put(self, kind: str, content: bytes) -> None:
         """Writes one frame."""
@@ -131,7 +135,7 @@ class Code:
         own = isinstance(error, declare.Refused)
         words = str(error) if own else f"{type(error).__name__}: {error}"
         return {
-            "words": words,
+            "words": words.encode("utf-8", "replace").decode(),
             "place": f"{self.file}, line {line}" if line else self.file,
             "person": own or isinstance(error, OF_CODE),
         }

@@ -257,7 +257,7 @@ class KinesisFeed(Feed):
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code == "ExpiredIteratorException":
-                shard.iterator = ""
+                shard.iterator, shard.due = "", loop.time() + CALL_SECONDS
                 return None
             if code in _PAUSE:
                 shard.due = loop.time() + SLOW_SECONDS
