@@ -36,23 +36,22 @@ WAKE_SECONDS = 1.0
 
 
 class Policy(NamedTuple):
-    """How often a function's events are tried again, and how many seconds later each time."""
+    """How often a function's events are tried again, and how many seconds later each time; the last delay repeats. `times`: None: as many as there are delays."""
 
     delays: tuple[float, ...] = DELAYS
+    times: int | None = None
 
     def delay(self, failures: int) -> float | None:
         """Returns the seconds before the next try of an event that failed so often; None: there is none."""
-        return self.delays[failures - 1] if failures <= len(self.delays) else None
+        most = len(self.delays) if self.times is None else self.times
+        return self.delays[min(failures, len(self.delays)) - 1] if failures <= most else None
 
 
 def policy_of(config: Mapping[str, Any]) -> Policy:
     """Reads what a function says of its retries: `retries`, how often, and `delays` in minutes; the last one repeats."""
-    given = [float(delay) * MINUTE for delay in config.get("delays") or ()]
+    given = tuple(float(delay) * MINUTE for delay in config.get("delays") or ())
     times = config.get("retries")
-    delays = given or list(DELAYS)
-    if isinstance(times, int):
-        delays = [delays[min(number, len(delays) - 1)] for number in range(times)]
-    return Policy(tuple(delays))
+    return Policy(given or DELAYS, times if isinstance(times, int) else None)
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

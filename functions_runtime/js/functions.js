@@ -75,7 +75,7 @@ function config(given) {
   const delays = policy.delays ?? [];
   const retries = policy.retries ?? policy.attempts ?? (delays.length || undefined);
   if (retries !== undefined && (!Number.isInteger(retries) || retries < 0)) throw new Error("`config.retryPolicy.retries` is a number of times");
-  if (!Array.isArray(delays) || !delays.every((delay) => typeof delay === "number" && delay >= 0)) {
+  if (!Array.isArray(delays) || !delays.every((delay) => Number.isFinite(delay) && delay >= 0)) {
     throw new Error("`config.retryPolicy.delays` is a list of minutes");
   }
   return { retries, delays };

@@ -132,5 +132,11 @@ async def test_a_frame_that_comes_again_stores_nothing_twice_however_late(
 )
 def test_a_function_says_how_often_it_is_tried_again(config: dict[str, object], delays: tuple[float, ...]) -> None:
     policy = policy_of(config)
-    assert policy.delays == delays
+    assert tuple(policy.delay(failures) for failures in range(1, len(delays) + 1)) == delays
     assert policy.delay(len(delays) + 1) is None
+
+
+def test_a_function_that_is_tried_again_without_end_takes_no_memory() -> None:
+    """A list of so many delays took all memory of the runtime."""
+    policy = policy_of({"retries": 10**15, "delays": [1, 2]})
+    assert (policy.delay(1), policy.delay(10**12), policy.delay(10**15 + 1)) == (60.0, 120.0, None)
