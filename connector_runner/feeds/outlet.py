@@ -4,7 +4,8 @@ A *parcel* is a frame with the dead letters and the chunks that end in it. One p
 filled meanwhile: so events keep the order of their partition whatever the broker refuses, and the runner, not the broker's disk, is
 the limit.
 
-The id of a frame is made of the positions of its records: a successor that publishes the same records again stores nothing.
+The id of a frame is made of the positions of its records: a successor that publishes the same frame again stores nothing. Where its frames
+begin elsewhere, EVENTS keeps both, and the router knows the repeats by the ids of the events, which are positions too.
 """
 
 from __future__ import annotations

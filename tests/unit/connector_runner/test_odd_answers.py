@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from connector_runner.feeds.kinds.kinesis import KinesisFeed, KinesisOptions, _Shard
+from connector_runner.feeds.kinds.kinesis import KinesisFeed, KinesisOptions, _Position, _Shard
 from connector_runner.sources.python import child
 
 
@@ -35,6 +35,29 @@ async def test_a_shard_whose_iterator_is_spent_at_once_is_asked_with_a_pause() -
     before = asyncio.get_running_loop().time()
     assert await feed._read_shard(shard) is None
     assert shard.due > before
+
+
+class Listing:
+    """A Kinesis whose lists of shards are these."""
+
+    def __init__(self, *lists: list[str]) -> None:
+        self._lists = iter(lists)
+
+    async def list_shards(self, **_: Any) -> Any:
+        return {"Shards": [{"ShardId": name} for name in next(self._lists)]}
+
+
+async def test_a_position_outlives_one_list_that_lacks_its_shard() -> None:
+    options = KinesisOptions(stream="clicks", region="eu-central-1")
+    client = Listing(["a"], [], ["a"], ["a", "b"], ["a"], ["a"])
+    nothing: Any = None
+    feed = KinesisFeed(client=client, stack=nothing, what="", name="clicks", options=options, environment=nothing)
+    feed._state.shards = {"a": _Position(at="1"), "b": _Position(at="2")}
+    kept = []
+    for _ in range(6):
+        await feed._list()
+        kept.append(sorted(feed._state.shards))
+    assert kept == [["a", "b"], ["a", "b"], ["a", "b"], ["a", "b"], ["a", "b"], ["a"]]
 
 
 @pytest.mark.parametrize("state", [{"at": float("nan")}, {"at": "\udcff"}])

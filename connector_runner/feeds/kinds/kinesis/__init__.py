@@ -151,6 +151,8 @@ class KinesisFeed(Feed):
         self._reading: dict[str, _Shard] = {}
         self._ended: set[str] = set()
         """Shards whose end was read; not all of it may be committed."""
+        self._missing: set[str] = set()
+        """Shards that the last list lacked."""
         self._listed_at = 0.0
 
     async def begin(self) -> None:
@@ -230,8 +232,12 @@ class KinesisFeed(Feed):
             given = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
         self._listed_at = asyncio.get_running_loop().time()
         positions = self._state.shards
-        for gone in [name for name in positions if name not in shards]:
-            del positions[gone]
+        missing = {name for name in positions if name not in shards} if shards else set()
+        for name in (
+            missing & self._missing
+        ):  # one list may lack a shard for a moment, and a forgotten one is read from its beginning
+            del positions[name]
+        self._missing = missing
         for name, shard in shards.items():
             position = positions.get(name, _Position())
             first = shard.get("SequenceNumberRange", {}).get("StartingSequenceNumber", "")
