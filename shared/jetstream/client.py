@@ -9,6 +9,7 @@ any version. So here a call ends as cancelled if its task was cancelled during t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -74,7 +75,10 @@ class HearingClient(Client):
         """Ends the connection without a farewell. A server that hangs never answers that of TLS, for which asyncio waits 30 s."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            with contextlib.suppress(
+                AttributeError
+            ):  # of Python 3.11.2: a closed TLS transport has no protocol, so nothing is left to end
+                writer.transport.abort()
 
     async def move_to(self, server: str) -> None:
         """Connects to another server of the pool; to the next ones if it refuses, to the present one last."""
