@@ -130,9 +130,17 @@ def _add(
 
 
 def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a schema that allows no other properties than it names, unless it names none or says more of them itself."""
+    """Returns a schema that allows no other properties than it names, unless it names none or says more of them itself. A required
+    property is a named one.
+    """
     if "properties" not in schema or any(word in schema for word in _CLOSED):
         return schema
+    required, properties = schema.get("required"), schema["properties"]
+    if isinstance(required, list) and isinstance(properties, dict):
+        schema = {
+            **schema,
+            "properties": {**dict.fromkeys(filter(lambda name: isinstance(name, str), required), True), **properties},
+        }
     return {**schema, _CLOSED[any(word in schema for word in _APPLIED)]: False}
 
 

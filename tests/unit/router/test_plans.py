@@ -140,6 +140,15 @@ def test_what_is_stripped_does_not_come_back_from_the_context_of_the_batch(
     assert (event["context"]["traits"], event["context"]["locale"], event["userId"]) == (left, "de", "u")
 
 
+def test_a_required_property_is_a_planned_one() -> None:
+    schema = {"required": ["sku"], "properties": {"total": {"type": "number"}}}
+    plan = plan_of(events={"Order": {"schema": schema, "on_violation": "dead_letter"}})
+    assert asked(plan, {"sku": "a", "total": 1}) is None
+    told = asked(plan, {"sku": "a", "note": "b"})
+    assert told is not None
+    assert (told.action, [each.field for each in told.violations]) == ("report", ["properties.note"])
+
+
 def test_what_cannot_be_stripped_is_reported() -> None:
     plan = plan_of(on_violation="strip")
     missing = asked(plan, {})
