@@ -144,19 +144,21 @@ async def test_gauges_follow_the_queue_while_nothing_is_loaded_and_go_with_their
     await queue(broker, 1, "a", "b", total=2)
     telemetry = Telemetry("loader-test", ServiceSettings())
     try:
-        task = asyncio.create_task(keep_gauges(broker, telemetry, "c", "c", Accounts(broker, "c", "c", telemetry), lambda: None))
+        task = asyncio.create_task(
+            keep_gauges(broker, telemetry, "gauged", "c", Accounts(broker, "gauged", "c", telemetry), lambda: None)
+        )
         async with asyncio.timeout(60):
             while "loader_oldest_seconds" not in telemetry.exposition().decode():
                 await asyncio.sleep(0.01)
-        first = telemetry.value("loader_oldest_seconds", connection="c")
+        first = telemetry.value("loader_oldest_seconds", connection="gauged")
         async with asyncio.timeout(60):  # the recommended alert watches this one grow
-            while telemetry.value("loader_oldest_seconds", connection="c") <= first:
+            while telemetry.value("loader_oldest_seconds", connection="gauged") <= first:
                 await asyncio.sleep(0.05)
-        assert telemetry.value("loader_waiting_frames", connection="c") == 1
-        assert telemetry.value("account_waiting_events", connection="c", place="queue") == 2
+        assert telemetry.value("loader_waiting_frames", connection="gauged") == 1
+        assert telemetry.value("account_waiting_events", connection="gauged", place="queue") == 2
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert 'connection="c"' not in telemetry.exposition().decode()
+        assert 'connection="gauged"' not in telemetry.exposition().decode()
     finally:
         telemetry.shutdown()
 

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from shared.jetstream.broker import connect
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Files, Place, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
+from tests.faults.test_rebuild import command
 from tests.support.exactly_once import settled
 from tests.support.receiver import OK, Behaviour, Receiver, Request
 from tests.support.sender import Sender
@@ -22,7 +24,7 @@ from tests.support.stack import stack
 
 
 @pytest.mark.timeout(240 * ROUNDS)
-async def test_the_number_changes_while_processes_die_and_nothing_is_lost_or_doubled(
+async def test_the_number_changes_beside_functions_a_plan_and_an_archive_while_processes_die_and_nothing_is_lost_or_doubled(
     tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
 ) -> None:
     places: dict[str, Place] = {
@@ -32,19 +34,29 @@ async def test_the_number_changes_while_processes_die_and_nothing_is_lost_or_dou
         "files": Files(tmp_path / "files"),
     }
     connections = {
-        "pg-batch": batch("pg-batch"),
-        "pg-merge": merging(batch("pg-merge")),
+        "pg-batch": batch("pg-batch", functions=["mark"]),
+        "pg-merge": merging(batch("pg-merge", shards=2)),
         "duck-stream": stream("duck-stream"),
-        "files": batch("files"),
+        "files": batch("files", functions=["mark"]),
     }
     destinations = {name: place.destination for name, place in places.items()}
-    with stack(tmp_path, QUICK) as running:
-        await running.apply(project(connections, destinations))
-        await asyncio.to_thread(running.start_all, "ingest", "router", "router-2", "loader")
+
+    def document(shards: int) -> dict[str, Any]:
+        schema = {"required": ["sku"], "properties": {"total": {"type": "number"}, "note": {"type": "string"}}}
+        return {
+            **project(connections, destinations, shards=shards, tracking_plan="orders"),
+            "functions": {"mark": {"code": "export default e => ({...e, marked: true})"}},
+            "tracking_plans": {"orders": {"events": {"Order Completed": {"schema": schema, "on_violation": "dead_letter"}}}},
+        }
+
+    archive = {"PENSTOCK_ROUTER_ARCHIVE_DIR": str(tmp_path / "archive"), "PENSTOCK_ROUTER_ARCHIVE_PERIOD": "1s"}
+    with stack(tmp_path, {**QUICK, **archive, "PENSTOCK_FUNCTIONS_LEASE": "3s"}) as running:
+        await running.apply(document(1))
+        await asyncio.to_thread(running.start_all, "ingest", "router", "router-2", "functions_runtime", "loader")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
             for shards in (4, 3) * ROUNDS:
-                await running.apply(project(connections, destinations, shards=shards))
-                for victim in ("router", "router-2", chance.choice(["loader", "ingest"])):
+                await running.apply(document(shards))
+                for victim in ("router", "router-2", chance.choice(["loader", "ingest", "functions_runtime"])):
                     await asyncio.sleep(chance.uniform(0.1, 0.8))
                     if chance.random() < 0.3:
                         running.freeze(victim)
@@ -56,7 +68,9 @@ async def test_the_number_changes_while_processes_die_and_nothing_is_lost_or_dou
                         running.start(victim)
         async with connect(running.url, "test") as broker:
             await drained(broker, 3)
-        await verify(running, books, places, ids=True)
+        await verify(running, books, places)
+        code, said = await command(running, "archive", "verify")
+        assert code == 0, said
 
 
 @pytest.mark.timeout(240)
