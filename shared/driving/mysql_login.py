@@ -5,6 +5,7 @@ Importing this module imports the driver.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from typing import Any
@@ -55,7 +56,8 @@ class SafeConnection(Connection):  # type: ignore[misc]
     def hang_up(self) -> None:
         """Ends the link at once."""
         if self._writer is not None:
-            self._writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # of Python 3.11.2: a closed TLS transport has no protocol
+                self._writer.transport.abort()
         self._writer = self._reader = None
 
     close = hang_up

@@ -122,10 +122,10 @@ class HearingClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         """As `Client._flush_pending`, but a closed transport is a lost connection, as on any other loop: uvloop raises
-        RuntimeError, which would pass every handler and end the service."""
+        RuntimeError, and one of asyncio's TLS has no protocol; either would pass every handler and end the service."""
         try:
             return await super()._flush_pending(force_flush)
-        except RuntimeError as exc:
+        except (RuntimeError, AttributeError) as exc:
             raise ConnectionResetError(f"the connection to the broker is lost: {exc}") from exc
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
