@@ -140,7 +140,7 @@ async def test_a_failure_is_said_and_what_a_person_cancels_ends(tmp_path: Path) 
             await wanted(broker)
             failed = await ended(broker, 1)
             (tmp_path / "count").write_text("100000")
-            await put(broker, project(tmp_path, retries=0, pause=0.2))
+            await put(broker, project(tmp_path, retries=0, pause=1.0))
             await wanted(broker)
             bucket = Bucket(broker, topology.STATE_BUCKET)
             async with asyncio.timeout(60):
