@@ -49,10 +49,6 @@ class KafkaSource(Source):
     async def spoil(self) -> None:
         self.cluster.topic_error(self.name, UNKNOWN_TOPIC)
 
-    @property
-    def wrong_login(self) -> dict[str, Any] | None:
-        return None  # test_kafka.py has a broker that asks for one
-
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[MockCluster]:  # it keeps all in memory

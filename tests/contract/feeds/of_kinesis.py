@@ -90,10 +90,6 @@ class KinesisSource(Source):
     async def spoil(self) -> None:
         await self.ask("delete_stream")
 
-    @property
-    def wrong_login(self) -> dict[str, Any] | None:
-        return None
-
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[Moto]:  # it keeps all in memory

@@ -13,7 +13,7 @@ class Source(ABC):
     name: str
     """Of the topic."""
     repeats_in_order: ClassVar[bool] = True
-    """Whether the server sends records that nobody acknowledged again in front of newer ones."""
+    """Whether the server sends unacknowledged records again before it sends newer ones."""
 
     @property
     @abstractmethod
@@ -35,8 +35,3 @@ class Source(ABC):
     @abstractmethod
     async def spoil(self) -> None:
         """Removes the topic."""
-
-    @property
-    @abstractmethod
-    def wrong_login(self) -> dict[str, Any] | None:
-        """Options by which the server refuses the feed; None: it asks for no login."""

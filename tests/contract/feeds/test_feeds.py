@@ -120,12 +120,13 @@ async def test_records_that_cannot_be_read_are_dead_letters_and_their_neighbours
         assert telemetry.value("feeds_records_dead_total", feed=lives.name, reason=DeadReason.MALFORMED_JSON) == 2
 
 
+@pytest.mark.parametrize(
+    "kind", ["mqtt", "nats"], indirect=True
+)  # Kafka's logins: test_kafka.py; the stand-in of Kinesis takes any key
 async def test_a_login_that_is_refused_says_what_to_check(
     kind: ModuleType, server: Any, broker: NatsServer, telemetry: Telemetry
 ) -> None:
     async with kind.open_source(server) as source:
-        if source.wrong_login is None:
-            pytest.skip("this server asks for no login")
         lives = Lives(broker.url, {**source.document, **source.wrong_login}, telemetry)
         async with lives.life():
             # the server's words may get lost with the connection that it resets; the next try has them
