@@ -180,7 +180,7 @@ def decoded(payload: bytes) -> Frame | None:
 
 
 def count_frame(telemetry: Telemetry, connection: str, frame: Frame) -> None:
-    """Counts the events of a frame that goes on, and of those that do not."""
+    """Counts the events of a frame that go on, and the others."""
     telemetry.count("functions_events_total", frame.source_events, connection=connection)
     telemetry.count("functions_events_out_total", len(frame), connection=connection)
     for reason, amount in frame.dropped.items():

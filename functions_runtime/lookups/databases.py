@@ -317,7 +317,7 @@ def _of_duckdb(
             raise SetupError(f"{what}: `query` has several statements; expected one that selects rows")
         opened.append(link)
         if stop.is_set():
-            raise SetupError(f"{what}: nobody waits for it any more")
+            raise SetupError(f"{what}: the reader gave it up")
         link.execute(text)
         names = [each[0] for each in link.description or ()]
         parts: list[list[tuple[Any, ...]]] = []

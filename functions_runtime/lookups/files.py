@@ -99,7 +99,7 @@ def _check_place(path: Path, what: str) -> None:
 
 
 def version_of(number: int) -> str:
-    """Returns what tells an open file from the one before, and from itself once somebody writes to it."""
+    """Returns a mark of an open file; another file, or a write to this one, gives another mark."""
     stat = os.fstat(number)
     return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
 

@@ -6,7 +6,7 @@ header key that opens a site are remembered. A new revision of the project forge
 
 Many clients write something new into every head: a length, a signature, a cookie, a query. Such a head is *alike*: method, path and
 the names of its headers, in their order, came before and the parser read them. Then only values differ, and a value of printable
-ASCII means what it says; those that tell how a request is framed must be the same. `tests/unit/ingest/test_heads_alike.py` compares
+ASCII means what it says; headers that tell how a request is framed must be the same. `tests/unit/ingest/test_heads_alike.py` compares
 this reading with the parser's.
 """
 
@@ -35,7 +35,7 @@ SHAPES_BYTES = 1024 * 1024
 END = b"\r\n\r\n"
 
 FRAMING = frozenset({"connection", "proxy-connection", "keep-alive", "te"})
-"""Headers whose values must be those that came before."""
+"""Headers whose values must equal the earlier ones."""
 NEVER_ALIKE = frozenset({"transfer-encoding", "content-encoding", "trailer", "expect", "upgrade"})
 LENGTH = "content-length"
 LONGEST_LENGTH = 9

@@ -43,7 +43,7 @@ class Match(NamedTuple):
 
     @property
     def most_bytes(self) -> int:
-        """How large a body the protocol takes whatever the site allows (`ingest/contract.py`); 0: no larger one."""
+        """How large a body the protocol takes beyond the limit of the site (`ingest/contract.py`); 0: no larger one."""
         return int(getattr(self.protocol, "MOST_BODY_BYTES", 0))
 
     @property

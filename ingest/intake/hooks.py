@@ -73,7 +73,7 @@ async def read_hooks(project: Project, health: Health, known: Known) -> Mapping[
 
 
 def are_same(some: Mapping[str, BuiltHook], others: Mapping[str, BuiltHook]) -> bool:
-    """Whether two readings gave the same webhooks: `read_hooks` builds one anew only where something of it changed."""
+    """Whether two readings gave the same webhooks: `read_hooks` builds only a changed one again."""
     return some.keys() == others.keys() and all(hook is others[name] for name, hook in some.items())
 
 

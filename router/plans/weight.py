@@ -130,7 +130,7 @@ class _Scales:
         return made
 
     def _add(self, schema: Any, made: Place, *, named: dict[str, list[Any]], wild: list[Any], times: float) -> int:
-        """Adds a schema, with those that look at the same value, to a place; returns how many `uniqueItems` it has."""
+        """Adds a schema, and the schemas in it that look at the same value, to a place; returns how many `uniqueItems` it has."""
         if not isinstance(schema, dict):
             made.units += times
             return 0

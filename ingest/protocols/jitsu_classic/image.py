@@ -11,7 +11,7 @@ from ingest.judge import pixels
 from ingest.judge.forms.rewrite import Members, members_of
 
 ASIDE = frozenset({"data", "api_key", "writeKey", "writekey", "token", "ip_policy", "cookie_policy"})
-"""Parameters that are no members of the event; nor are those that begin with `p_`, which name a key too."""
+"""Parameters that are no members of the event. Parameters that begin with `p_` are none either; they name a key."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -88,7 +88,7 @@ class _Span(msgspec.Struct, gc=False, rename="camel"):
 
 
 class _LogProperties(msgspec.Struct, gc=False, omit_defaults=True):
-    """Properties of a log. Those that say nothing are left out; built and written, it costs a fraction of a dict."""
+    """Properties of a log, without empty ones. The struct costs a fraction of a dict."""
 
     body: Any = None
     severity_number: int = 0

@@ -57,7 +57,7 @@ def deploy(setting: Setting, folder: Path) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Removes what was written, so the next call begins anew."""
+    """Removes the written files, so the next call begins again."""
     for name in NAMES:
         shutil.rmtree(folder / name, ignore_errors=True)
         with contextlib.suppress(OSError):

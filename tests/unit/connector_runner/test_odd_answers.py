@@ -1,4 +1,4 @@
-"""Answers of a stream, and states and words of the user's code, that nobody expects."""
+"""Unexpected answers of a stream, and unexpected states and words of the user's code."""
 
 from __future__ import annotations
 
