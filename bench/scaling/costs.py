@@ -1,4 +1,4 @@
-"""What events cost at each stage, as `python -m bench.scale measure` found it. Pure, but for the file."""
+"""What events cost at each stage, as `python -m bench.whole.scale measure` found it. Pure, but for the file."""
 
 from __future__ import annotations
 

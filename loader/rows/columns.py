@@ -7,7 +7,7 @@ its present values, and a mixed one never needs a Python loop to convert.
 Most objects of one place have the same keys in the same order. Such a *shape* is kept as one flat list of values, extended in C,
 and cut into columns when the window is full; objects with rarer keys go the long way, value by value. Windows are short: values
 become Arrow while they are still in the cache, and no dict outlives its event, so the garbage collector stays idle (measured:
-bench/shape.py).
+bench/loading/shape.py).
 
 Nulls, empty objects and hints (`loader/rows/hints.py`) are left out. Arrays, and objects deeper than `MAX_DEPTH`, are JSON text.
 `loader/rows/runs.py` turns values into Arrow arrays.

@@ -4,7 +4,7 @@ A merge is tried as a bare insert first (`loader/sql/merge.py`): 75 to 82 k rows
 anti-join comes to 47 to 51 k, and reads the whole key column each time. Measured (DuckDB 2.0, 30 columns, 790 bytes a row, two
 shared cores): append 47 to 60 k rows/s at 10000 rows a load and 110 to 170 k at 100000; merge through a unique index 42 to 61 k.
 MERGE INTO without an index merges faster into small tables, but reads the whole key column each time: 50 ms for 2 million rows
-against 5 ms, however few rows arrive. See `bench/destinations.py`.
+against 5 ms, however few rows arrive. See `bench/loading/destinations.py`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ INSERT after it. A few rows to be merged go as parameters of one statement.
 
 Measured (30 columns, 840 bytes a row, PostgreSQL 15, two shared cores): slices of 1000 rows cost 0.6 µs a row to encode, 50000
 rows 1.7 µs; so short that they are encoded on the event loop. COPY 72 to 100 k rows/s, merge 40 to 55 k; sorting by key first
-gained nothing. See `bench/destinations.py`.
+gained nothing. See `bench/loading/destinations.py`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,11 @@ import penstock
 from penstock.terminal.options import Setting, at_home
 from shared.errors import SetupError
 
-BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge", "functions", "cluster", "rebuild")
-"""The benchmarks; they start the other modules of the folder."""
+BENCHMARKS = (
+    "edge.edge", "edge.judge", "router", "loading.loader", "loading.destinations", "loading.shape", "functions",
+    "whole.path", "whole.cluster", "whole.rebuild",
+)  # fmt: skip
+"""Modules of the benchmarks, which start the other modules of the folder; a benchmark has the name of its module."""
 
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 
@@ -47,15 +50,21 @@ def bench(setting: Setting, name: str | None, arguments: tuple[str, ...], compar
         raise click.UsageError(f"no benchmark is named {name!r}; known: {', '.join(known)}")
     setting.screen.note("a benchmark takes minutes and wants a quiet machine; docs/performance.md explains its figures")
     extra = ["--json"] if setting.screen.json else []
-    command = [sys.executable, "-m", f"bench.{name}", *arguments, *extra]
+    module = next(each for each in BENCHMARKS if named(each) == name)
+    command = [sys.executable, "-m", f"bench.{module}", *arguments, *extra]
     return subprocess.run(command, cwd=FOLDER.parent, check=False).returncode  # noqa: S603  # a module of ours
 
 
 def benchmarks() -> dict[str, str]:
     """Returns the benchmarks with the first line of their docstrings; imports none."""
     found: dict[str, str] = {}
-    for name in BENCHMARKS:
-        file = FOLDER / f"{name}.py"
+    for module in BENCHMARKS:
+        file = FOLDER / f"{module.replace('.', '/')}.py"
         if file.exists():
-            found[name] = file.read_text(encoding="utf-8").strip().strip('"').splitlines()[0].strip().strip('"')
+            found[named(module)] = file.read_text(encoding="utf-8").strip().strip('"').splitlines()[0].strip().strip('"')
     return found
+
+
+def named(module: str) -> str:
+    """Returns the name of a benchmark: that of its module."""
+    return module.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Records of Kafka into frames: a topic filled beforehand, followed by the feed's worker into a real broker: `python -m bench.feeds`.
+"""Records of Kafka into frames: a topic filled beforehand, followed by the feed's worker into a real broker: `python -m bench.syncs.feeds`.
 
 The cluster is librdkafka's own mock, in a process of its own. The ceiling, in turns with the feed, is a bare consumer of aiokafka with the
 same records and uvloop, which does nothing with what it gets. CPU is that of this process, so of one core.
@@ -19,7 +19,7 @@ from typing import Any, cast
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from bench.kafka import TOPIC, cluster
+from bench.loading.kafka import TOPIC, cluster
 from connector_runner.feeds.definition import Definition
 from connector_runner.feeds.worker import FeedWorker
 from shared.jetstream import topology

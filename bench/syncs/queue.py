@@ -1,4 +1,4 @@
-"""The loader's way of syncs alone: a queue filled with row frames, drained into Postgres or DuckDB: `python -m bench.syncs`."""
+"""The loader's way of syncs alone: a queue filled with row frames, drained into Postgres or DuckDB: `python -m bench.syncs.queue`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from bench.kit.machine import Meter
 from bench.kit.stack import stack
-from bench.path import destination, psql, report
+from bench.whole.path import destination, psql, report
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.jetstream.kv import Bucket

@@ -1,4 +1,4 @@
-"""Events to Kafka: a queue filled with packed frames, sent by the loader to a local cluster: `python -m bench.kafka`.
+"""Events to Kafka: a queue filled with packed frames, sent by the loader to a local cluster: `python -m bench.loading.kafka`.
 
 The cluster is librdkafka's own mock, in a process of its own: it speaks the protocol and stores nothing durably, so what is measured is the
 loader. Its ceilings, in the same run, are bare producers of aiokafka with the same records, the same options and uvloop, in this
@@ -25,8 +25,8 @@ from aiokafka import AIOKafkaProducer
 from bench.kit.events import bodies
 from bench.kit.machine import Meter
 from bench.kit.stack import stack
-from bench.loader import fill
-from bench.path import committed, report, wait_committed
+from bench.loading.loader import fill
+from bench.whole.path import committed, report, wait_committed
 from loader.delivery.sending.job import Item, Source
 from loader.queues.kafka.options import Options
 from loader.queues.kafka.records import Maker, Record

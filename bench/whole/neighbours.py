@@ -1,4 +1,4 @@
-"""What a hanging neighbour costs: `python -m bench.neighbours [--case loop|promise|destination] [--rounds N]`.
+"""What a hanging neighbour costs: `python -m bench.whole.neighbours [--case loop|promise|destination] [--rounds N]`.
 
 One connection with a small function loads into Postgres in stream mode at a steady rate. Beside it the same few events go to a second
 connection: first to a healthy one, then to one that hangs, each for the same time. Printed are the median and the 99th percentile
@@ -21,7 +21,7 @@ from bench import history
 from bench.functions import ENRICH
 from bench.kit.machine import Meter
 from bench.kit.stack import KEY, Stack, finish, pump, stack
-from bench.path import psql
+from bench.whole.path import psql
 from tests.support.postgres import PostgresServer
 
 HANGING = {

@@ -1,4 +1,4 @@
-"""What the edge spends on bodies: parsing and judging, without the server: `python -m bench.judge [--against CHECKOUT]`.
+"""What the edge spends on bodies: parsing and judging, without the server: `python -m bench.edge.judge [--against CHECKOUT]`.
 
 Process CPU time, best of some rounds, per event, and as a ratio to decoding the same events with msgspec and nothing else. With
 `--against` the code of another checkout takes turns with this one, round by round, and the last column is this one's share of it.
@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from bench import history
-from bench.shape import NAMES, _mixed, _track
+from bench.loading.shape import NAMES, _mixed, _track
 from ingest.browser.pages import SitePages
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
@@ -72,7 +72,7 @@ def main() -> None:
     ours: dict[str, dict[str, float]] = {}
     theirs: dict[str, dict[str, float]] = {}
     for _ in range(ROUNDS):
-        keep_best(ours, run(Path(__file__).parents[1]))
+        keep_best(ours, run(Path(__file__).parents[2]))
         if arguments.against:
             keep_best(theirs, run(arguments.against))
     print(f"{'case':<22}{'us/event':>10}{'x decode':>10}" + ("   share of the other" if theirs else ""))
@@ -84,7 +84,12 @@ def main() -> None:
 
 def run(checkout: Path) -> dict[str, dict[str, float]]:
     """Measures the code of a checkout, in a process of its own."""
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--once"]  # not from the folder: `loader` is a file there
+    command = [
+        sys.executable,
+        "-P",
+        str(Path(__file__).resolve()),
+        "--once",
+    ]  # not from the folder, whose modules have common names
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     result: dict[str, dict[str, float]] = json.loads(subprocess.check_output(command, env=environment, cwd=checkout))
     return result

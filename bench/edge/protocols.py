@@ -1,4 +1,4 @@
-"""What each protocol of the edge costs beside Segment's: `python -m bench.protocols`. A real ingest process and a real broker.
+"""What each protocol of the edge costs beside Segment's: `python -m bench.edge.protocols`. A real ingest process and a real broker.
 
 Each protocol sends events as its own client writes them, in its typical request, and takes turns with Segment's API, which sends as
 many events a request, each as long. A round goes there and back (Segment's, the protocol's, the protocol's, Segment's), so a drift of
@@ -13,7 +13,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from bench import history
-from bench.edge import ROOT, open_edge, volley
+from bench.edge.edge import ROOT, open_edge, volley
 from bench.kit import snowplow
 from bench.kit.machine import Meter
 from bench.kit.protocol_requests import MAKERS, requests_in

@@ -1,4 +1,4 @@
-"""A cluster of three synced brokers beside one broker, in turns: `python -m bench.cluster [--events N] [--rounds N] [--tls]`.
+"""A cluster of three synced brokers beside one broker, in turns: `python -m bench.whole.cluster [--events N] [--rounds N] [--tls]`.
 
 The whole path, from HTTP to committed rows in DuckDB, with one process of each service. The ratio is what counts: three brokers on the
 machine of one write each message three times to the same disk. Then the gaps: for how long the edge acknowledges nothing when the

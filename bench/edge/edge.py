@@ -1,4 +1,4 @@
-"""What the edge costs: `python -m bench.edge`. A real ingest process, a real broker with synced writes, and the ceiling beside them.
+"""What the edge costs: `python -m bench.edge.edge`. A real ingest process, a real broker with synced writes, and the ceiling beside them.
 
 Requests of 1 and of 100 events. The ceiling (`bench/kit/bare.py`) and the edge take turns within each round, so that what the machine
 does meanwhile hits both; the ratio printed is the median over the rounds. Every answer of the edge comes after its events are
@@ -48,7 +48,7 @@ PROJECT: dict[str, Any] = {
     },
     "webhooks": {WEBHOOK: {"site": "bench", "type": "github", "secret": SECRET}},
 }
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What pages cost the edge: `python -m bench.pages`. The script and the settings of a site, beside the same bytes from a bare handler.
+"""What pages cost the edge: `python -m bench.edge.pages`. The script and the settings of a site, beside the same bytes from a bare handler.
 
 The ceiling is an aiohttp application that holds the compressed bytes and answers with them. Both take turns within each round; the ratio
 printed is the median over the rounds.
@@ -17,7 +17,7 @@ import uvloop
 from aiohttp import web
 
 from bench import history
-from bench.edge import KEY, ROOT, _process, _wait_for, open_edge
+from bench.edge.edge import KEY, ROOT, _process, _wait_for, open_edge
 from bench.kit.machine import Meter
 from bench.kit.volley import fire
 from ingest.browser import assets
@@ -62,7 +62,7 @@ def bare(port: int) -> None:
 
 def volley(port: int, case: str, requests: int) -> dict[str, float]:
     """Sends requests from a process of its own."""
-    command = [sys.executable, "-m", "bench.pages", "--volley", str(port), case, str(requests)]
+    command = [sys.executable, "-m", "bench.edge.pages", "--volley", str(port), case, str(requests)]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
     return found
 
@@ -108,7 +108,7 @@ def main() -> None:
         return None
     bare_port = free_port()
     results = []
-    with open_edge(ROOT, {}) as (_, port, ingest), _process("bench.pages", "--bare", str(bare_port)) as ceiling:
+    with open_edge(ROOT, {}) as (_, port, ingest), _process("bench.edge.pages", "--bare", str(bare_port)) as ceiling:
         _wait_for(bare_port)
         for case in PATHS:
             found = measure(case, port, bare_port, {"ingest": ingest, "bare": ceiling.pid}, arguments.rounds, arguments.seconds)

@@ -1,4 +1,4 @@
-"""A wiped warehouse is loaded again from the archive, beside the whole path: `python -m bench.rebuild [--events N] [--destination …]`.
+"""A wiped warehouse is loaded again from the archive, beside the whole path: `python -m bench.whole.rebuild [--events N] [--destination …]`.
 
 The same events first take the whole path, from HTTP to committed rows. Then EVENTS forgets them, the warehouse is wiped, and a rebuild
 brings them from the archive. One process of each service, no live events meanwhile; the ratio is what counts.
@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from bench import history
-from bench.cluster import wait_committed
 from bench.kit.machine import Meter
 from bench.kit.stack import finish, pump, stack
-from bench.path import destination, duckdb_row, psql, report
-from bench.path import project as path_project
+from bench.whole.cluster import wait_committed
+from bench.whole.path import destination, duckdb_row, psql, report
+from bench.whole.path import project as path_project
 from penstock.control.runs import find_run, rebuild
 from shared.archive.note import read_note
 from shared.jetstream import topology

@@ -1,4 +1,4 @@
-"""The ways to write rows of syncs, into tables that grow: `python -m bench.sync_writes mysql|postgres|duckdb|clickhouse`.
+"""The ways to write rows of syncs, into tables that grow: `python -m bench.syncs.writes mysql|postgres|duckdb|clickhouse`.
 
 Narrow rows in loads of `--load` rows, as a sync brings them: first all keys are new until `--rows` are there, then all come again with
 newer values. For each way it prints rows/s of the first and of the last load of both halves: where the last is much slower than the

@@ -1,4 +1,4 @@
-"""Changes of a PostgreSQL table into another PostgreSQL database, through the real services: `python -m bench.sync_changes`.
+"""Changes of a PostgreSQL table into another PostgreSQL database, through the real services: `python -m bench.syncs.changes`.
 
 First how many changes a second a run brings that wait in the log: of transactions of one row, of one large transaction of inserts, of
 updates. Then how long a change takes from its commit until its row is committed in the destination, while another process commits at a steady rate
@@ -20,7 +20,7 @@ import uvloop
 
 from bench.kit.stack import Stack
 from bench.kit.sync_runs import broker_of, costs, ended, meter, one_run, postgres, project, services, wanted
-from bench.path import psql
+from bench.whole.path import psql
 from tests.support.postgres import PostgresServer
 
 TABLE = "CREATE TABLE changed (id bigint PRIMARY KEY, name text, amount double precision, ok boolean, at timestamptz)"

@@ -1,6 +1,6 @@
 """What shaping costs: CPU microseconds per event from a packed frame to Arrow tables that fit, step by step.
 
-    python -m bench.shape [--events 20000] [--rounds 5] [--profile]
+    python -m bench.loading.shape [--events 20000] [--rounds 5] [--profile]
 
 One process, process CPU time, best of some rounds, because neighbours on the machine only ever add. The ceiling is decoding the
 same bodies with msgspec and nothing else; the last column is each step's ratio to it. Steps:

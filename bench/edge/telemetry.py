@@ -1,4 +1,4 @@
-"""What telemetry costs the edge: `python -m bench.telemetry`. Two real ingest processes take turns: one exports traces, metrics and its log to a
+"""What telemetry costs the edge: `python -m bench.edge.telemetry`. Two real ingest processes take turns: one exports traces, metrics and its log to a
 collector at the default ratio, the other knows no collector.
 
 Each has a broker of its own with synced writes. Within a round both get the same requests, in an order that changes from round to round, so that
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import history
-from bench.edge import ROOT, open_edge, volley
+from bench.edge.edge import ROOT, open_edge, volley
 from bench.functions import ENRICH
 from bench.kit.machine import Meter
 from bench.kit.stack import KEY, Stack, finish, pump, stack
-from bench.path import committed, wait_committed
+from bench.whole.path import committed, wait_committed
 from tests.support.otlp import Collector, collector
 
 

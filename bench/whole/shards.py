@@ -1,4 +1,4 @@
-"""A site with 1, 2 and 4 shards: CPU seconds per million events of each router and of the broker: `python -m bench.shards [--events N]`.
+"""A site with 1, 2 and 4 shards: CPU seconds per million events of each router and of the broker: `python -m bench.whole.shards [--events N]`.
 
 One router process for each shard, one connection, full frames packed for the shards as ingest does. Two cores cannot show four routers
 at full speed side by side; what one process spends says how far the site can grow. The runs of a set of rules come in turns.

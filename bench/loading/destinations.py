@@ -1,4 +1,4 @@
-"""The destinations alone: Arrow tables into Postgres, MySQL, ClickHouse, DuckDB and S3 through the plug-ins: `python -m bench.destinations`.
+"""The destinations alone: Arrow tables into Postgres, MySQL, ClickHouse, DuckDB and S3 through the plug-ins: `python -m bench.loading.destinations`.
 
 Rows have 30 columns and about 800 bytes. For each size of load and way of writing it prints rows/s, CPU microseconds a row of this
 process and of the server, and the ratio of its rate to a ceiling measured just before with the same rows: for Postgres a bare COPY of

@@ -1,4 +1,4 @@
-"""What a cluster for so many events a day needs, from costs measured here: `python -m bench.scale measure | plan | day`.
+"""What a cluster for so many events a day needs, from costs measured here: `python -m bench.whole.scale measure | plan | day`.
 
 measure: the whole path with 1, 10 and 100 events a request, and an outage of the loader; writes `bench/scaling/costs.json`. Takes two minutes.
 plan: processes, brokers and disks for a load. day: the same load over a day in steps of a second, with a destination that is away for an hour.
@@ -23,10 +23,10 @@ from bench import history
 from bench.kit.events import bodies
 from bench.kit.machine import Meter
 from bench.kit.stack import KEY, Stack, finish, pump, stack
-from bench.path import committed, wait_committed
 from bench.scaling.costs import FILE, Costs, Outage, Sample, read
 from bench.scaling.day import curve, simulate, stages
 from bench.scaling.model import COMPRESSION, SECONDS_A_DAY, Load, Machine, plan
+from bench.whole.path import committed, wait_committed
 from shared.jetstream.broker import Broker, connect
 from tests.support.nats import nats_server
 from tests.support.postgres import PostgresServer

@@ -1,4 +1,4 @@
-"""Events one by one: a queue filled with packed frames, sent by the loader to a local server: `python -m bench.calls`.
+"""Events one by one: a queue filled with packed frames, sent by the loader to a local server: `python -m bench.loading.calls`.
 
 The server is a process of its own that reads requests and answers 200, and does nothing else; so what is measured is the loader. The
 ceiling, in the same run, is a bare aiohttp client that posts the same bodies with as many calls at once.
@@ -24,8 +24,8 @@ import uvloop
 from bench.kit.events import bodies
 from bench.kit.machine import Meter
 from bench.kit.stack import stack
-from bench.loader import fill
-from bench.path import committed, report, wait_committed
+from bench.loading.loader import fill
+from bench.whole.path import committed, report, wait_committed
 from tests.support.ports import free_port
 
 BARE_CALLS = 10_000

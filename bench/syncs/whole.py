@@ -1,4 +1,4 @@
-"""Whole syncs through the real services, beside what stands alone: `python -m bench.whole_syncs CASE …`.
+"""Whole syncs through the real services, beside what stands alone: `python -m bench.syncs.whole CASE …`.
 
 flood: a connector that only prints rows, into Postgres or DuckDB; beside its bare emission, a bare decode of its lines, and its rows through the
 connector's contract without a queue.
@@ -31,13 +31,13 @@ import msgspec
 
 from bench.kit import flood
 from bench.kit.sync_runs import costs, meter, one_run, postgres, project, services
-from bench.path import psql
-from bench.postgres_source import FILL, TABLE
+from bench.syncs.postgres_source import FILL, TABLE
+from bench.whole.path import psql
 from connector_runner.contract import JsonRows, Row, Rows, Selected
 from connector_runner.opened import opened
 from tests.support.postgres import PostgresServer
 
-KIT = Path(__file__).parent / "kit"
+KIT = Path(flood.__file__).parent
 FAKER = {"type": "airbyte", "package": "airbyte-source-faker", "version": "7.2.1"}
 
 

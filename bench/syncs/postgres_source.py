@@ -1,4 +1,4 @@
-"""Rows and changes out of PostgreSQL by the connector `postgres`: `python -m bench.postgres_source`.
+"""Rows and changes out of PostgreSQL by the connector `postgres`: `python -m bench.syncs.postgres_source`.
 
 A server of its own on this machine, synced to disk as in production. Narrow rows: a number, a text, a double, a boolean, a time. Beside the
 source stands a bare `COPY … TO STDOUT`, whose bytes are thrown away, in the same run; and a bare pipe of COPY into another table, which a

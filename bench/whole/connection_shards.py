@@ -1,4 +1,4 @@
-"""A connection with 1 and 2 shards into Postgres: CPU of each loader, of the router and of Postgres: `python -m bench.connection_shards`.
+"""A connection with 1 and 2 shards into Postgres: CPU of each loader, of the router and of Postgres: `python -m bench.whole.connection_shards`.
 
 One loader process for each shard; full frames that no edge packed by shard, so the router cuts each. Everything is on this machine, so
 the CPU of one process says how far the connection can grow. The runs come in turns.
@@ -19,8 +19,8 @@ import uvloop
 from bench import history
 from bench.kit.machine import Meter
 from bench.kit.stack import Stack, stack
-from bench.path import destination
-from bench.shards import PER_FRAME, frames_of
+from bench.whole.path import destination
+from bench.whole.shards import PER_FRAME, frames_of
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.lease import holder
 from shared.project.shards import shard_name

@@ -1,6 +1,6 @@
 """What idle WebSocket connections cost: memory of the edge for each, and one active sender among them.
 
-    python -m bench.websockets [--connections 5000] [--messages 200]
+    python -m bench.edge.websockets [--connections 5000] [--messages 200]
 
 A real edge, a process of its own, and a real broker. Clients are bare sockets: they shake hands, read the greeting and say nothing more. Memory is the
 private share of the edge's processes (PSS), before the first connection and when all are open. The active sender sends messages one by one and waits for each

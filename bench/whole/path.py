@@ -1,9 +1,9 @@
-"""The whole path, from HTTP to committed rows: `python -m bench.path [--destination postgres|duckdb] [--events N] …`.
+"""The whole path, from HTTP to committed rows: `python -m bench.whole.path [--destination postgres|duckdb] [--events N] …`.
 
 Prints events/s from the first request to the last committed row, CPU seconds per million events by process and peak memory, and
 holds the rows against what was sent. `--rate` measures latency in stream mode instead; `--backlog` fills the queue first
 and then measures the loader alone; `--idle` measures what nothing costs. The ceiling of the last step, a bare COPY of the same rows, is
-in `bench/destinations.py`; that of the first, a bare handler, in `bench/edge.py`.
+in `bench/loading/destinations.py`; that of the first, a bare handler, in `bench/edge/edge.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loader alone: a queue filled with packed frames, drained into Postgres or DuckDB: `python -m bench.loader`.
+"""The loader alone: a queue filled with packed frames, drained into Postgres or DuckDB: `python -m bench.loading.loader`.
 
 The ceiling is a bare COPY (Postgres) or a bare insert from Arrow (DuckDB) of the same rows, already shaped, in the same run.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.kit.events import bodies
 from bench.kit.machine import Meter
 from bench.kit.stack import stack
-from bench.path import destination, project, report, wait_committed
+from bench.whole.path import destination, project, report, wait_committed
 from shared.events.event import micros
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.events.headers import Place, write_place

@@ -1,0 +1,1 @@
+"""What the edge costs: requests, protocols, pages, WebSockets, judging of bodies, telemetry."""

@@ -1,0 +1,1 @@
+"""What the loader costs: into warehouses, queues and cloud services, and its steps alone."""

@@ -1,0 +1,1 @@
+"""What syncs and feeds cost: sources, changes, ways to write."""

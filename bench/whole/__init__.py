@@ -1,0 +1,1 @@
+"""What the whole path costs, from HTTP to rows: shards, clusters, rebuilds, neighbours, a day of load."""
