@@ -85,6 +85,7 @@ def judge(
     items: Sequence[Item] | None = None,
     fixed_type: str | None = None,
     replaced: bool = False,
+    ids_optional: bool = False,
 ) -> None:
     """Adds every event to `parsed`, as accepted or as a reject.
 
@@ -93,10 +94,11 @@ def judge(
         items: their heads, if the caller could decode all of them at once, at half the price.
         fixed_type: the type of all of them, from the path.
         replaced: some of them may have held stray bytes (`Scan.replaced`).
+        ids_optional: the protocol asks for no id of a user, whatever the site says.
     """
     limits = parsed.admission.limits
     event_bytes, most_brackets, keys_from_bytes = limits.event_bytes, limits.depth, limits.keys * 4
-    require_id = parsed.admission.require_id
+    require_id = parsed.admission.require_id and not ids_optional
     crowded: Container[int] | None = None
     if items is not None and len(items) > 1 and fixed_type is None and not replaced:
         largest = max(map(len, bodies))

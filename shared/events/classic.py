@@ -7,6 +7,7 @@ The edge moves the members of `PAGE`, `CONTEXT`, `CAMPAIGN` and `IDS` to their c
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 PAGE = {
     "url": "url", "page_title": "title", "doc_path": "path", "doc_host": "host", "doc_search": "search", "referer": "referrer",
@@ -15,6 +16,8 @@ PAGE = {
 """Members by their name in `context.page`."""
 CONTEXT = {"user_agent": "userAgent", "user_language": "locale"}
 """Members by their name in `context`."""
+UNNAMED = "unnamed"
+"""The event of a track that the classic form gives no name; `context.jitsu` has the `event_type` that it came with, null for none."""
 IDS = {"ids": "clientIds", "click_id": "clickIds"}
 CAMPAIGN = {"campaign": "name"}
 """Members of `utm` by their name in `context.campaign`, where they differ."""
@@ -42,9 +45,10 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     context: dict[Any, Any] = dict(found) if type(found) is dict else {}
     kind = event.pop("type", None)
     own = _taken(context, "jitsu")
+    name = (event.pop("event", None) if kind == "track" else None) or kind
     row: dict[Any, Any] = {
         "eventn_ctx_event_id": event.pop("messageId", None),
-        "event_type": own.pop("event_type", None) or (event.pop("event", None) if kind == "track" else None) or kind,
+        "event_type": own.pop("event_type", name),
         "_timestamp": event.pop("receivedAt", None),
         "utc_time": event.pop("timestamp", None),
     }
@@ -60,6 +64,7 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
     row["user"] = _user(event, context)
     page = _taken(context, "page")
     row |= {name: page.pop(ours) for name, ours in PAGE.items() if ours in page}
+    _complete(row)
     row |= {name: context.pop(ours) for name, ours in CONTEXT.items() if ours in context}
     screen = _taken(context, "screen")
     for name, width, height in (("screen_resolution", "width", "height"), ("vp_size", "innerWidth", "innerHeight")):
@@ -81,6 +86,24 @@ def as_classic(event: dict[Any, Any]) -> dict[Any, Any]:
         there = row.get("event")
         row["event"] = {**(there if type(there) is dict else {} if there is None else {"event": there}), **taken}
     return row
+
+
+def _complete(row: dict[Any, Any]) -> None:
+    """Takes the port off `doc_host`, and adds what only `url` says of host, path and query."""
+    host = row.get("doc_host")
+    if type(host) is str:
+        name, colon, port = host.rpartition(":")
+        if colon and port.isdigit() and (":" not in name or name.endswith("]")):
+            row["doc_host"] = name
+    if "doc_host" in row and "doc_path" in row and "doc_search" in row:
+        return
+    try:
+        parts = urlsplit(row["url"])
+        found = {"doc_host": parts.hostname, "doc_path": parts.path, "doc_search": parts.query and f"?{parts.query}"}
+    except (KeyError, ValueError, AttributeError, TypeError):  # no address, or none that can be read
+        return
+    if found["doc_host"]:
+        row |= {member: value for member, value in found.items() if value and member not in row}
 
 
 def _user(event: dict[Any, Any], context: dict[Any, Any]) -> dict[Any, Any]:

@@ -38,16 +38,26 @@ def judge_rewritten(
     *,
     budget: Budget,
     positions: Sequence[int] | None = None,
+    ids_optional: bool = False,
 ) -> None:
     """Adds every event to `parsed`, rewritten or as a reject with its original bytes.
 
     Args:
         positions: of the events in the request, if they are not 0, 1, 2 …
+        ids_optional: the protocol asks for no id of a user, whatever the site says.
     """
     watched = gc.isenabled()
     gc.disable()  # the members live for a moment and hold no cycles: searching for cycles takes longer than building them
     try:
-        _judge(parsed=parsed, originals=originals, rewrite=rewrite, new_id=new_id, budget=budget, positions=positions)
+        _judge(
+            parsed=parsed,
+            originals=originals,
+            rewrite=rewrite,
+            new_id=new_id,
+            budget=budget,
+            positions=positions,
+            ids_optional=ids_optional,
+        )
     finally:
         if watched:
             gc.enable()
@@ -98,6 +108,7 @@ def _judge(
     new_id: Callable[[], str],
     budget: Budget,
     positions: Sequence[int] | None,
+    ids_optional: bool,
 ) -> None:
     bodies: list[bytes] = []
     kept: list[int] = []
@@ -112,7 +123,7 @@ def _judge(
     before = len(parsed.rejects)
     # in one pass, at half the price of as many
     items = heads_of(b"[%b]" % b",".join(bodies), bare=True) if len(bodies) > 1 else None
-    judge(parsed, bodies, new_id, budget=budget, items=items)
+    judge(parsed, bodies, new_id, budget=budget, items=items, ids_optional=ids_optional)
     for place in range(before, len(parsed.rejects)):
         index = kept[parsed.rejects[place].position]
         position = index if positions is None else positions[index]

@@ -100,7 +100,7 @@ def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str
         calls.judge_again(parsed, body, "", new_id)
         return
     scan = Scan(body)
-    judge_rewritten(parsed, [scan.body], _rewrite, new_id, budget=Budget())
+    judge_rewritten(parsed, [scan.body], _rewrite, new_id, budget=Budget(), ids_optional=True)
 
 
 def as_event(body: bytes, form: str) -> bytes:
@@ -141,7 +141,8 @@ def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
             return admission.refuse(413, "context_too_large", message)
         originals = list(merged(originals, shared, limits.event_bytes))
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced), ip_policy=_ip_policy(request))
-    judge_rewritten(parsed, originals, _rewrite, ids_for(request, admission.site, desk, originals), budget=budget)
+    new_id = ids_for(request, admission.site, desk, originals)
+    judge_rewritten(parsed, originals, _rewrite, new_id, budget=budget, ids_optional=True)
     return parsed
 
 

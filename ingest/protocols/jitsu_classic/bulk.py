@@ -65,7 +65,8 @@ def read_file(request: HttpRequest, admission: Admission, desk: Desk) -> Parsed 
         return event
 
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced))
-    judge_rewritten(parsed, originals, rewrite, desk.new_id, budget=Budget(), positions=[number for number, _ in lines])
+    positions = [number for number, _ in lines]
+    judge_rewritten(parsed, originals, rewrite, desk.new_id, budget=Budget(), positions=positions, ids_optional=True)
     return parsed
 
 

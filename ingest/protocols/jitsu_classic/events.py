@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ingest.judge.forms.rewrite import Members, members_of, text_of_member
+from ingest.judge.ids import is_visible
 from ingest.judge.mend import Fault
 from shared.events import classic
 from shared.events.outcome import DeadReason
@@ -32,16 +33,17 @@ _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 def to_event(members: Members) -> dict[str, Any] | Fault:
     """Returns the canonical event of a classic one."""
+    if not members:
+        return Fault(DeadReason.MISSING_TYPE, "the event has no members")
     name = text_of_member(members.get("event_type"))
-    if not name:
-        return Fault(DeadReason.MISSING_TYPE, "the event has no `event_type`, its name")
+    named = is_visible(name)
     nested = members_of(members.get("eventn_ctx"))
     about: Members = nested or members
     user = members_of(about.get("user"))
     kind = "identify" if name in IDENTIFY else "page" if name in PAGE else "track"
     event: dict[str, Any] = {"type": kind}
     if kind == "track":
-        event["event"] = members["event_type"]
+        event["event"] = members["event_type"] if named else classic.UNNAMED
     given = (
         ("messageId", _first(about, "event_id") or _first(members, "eventn_ctx_event_id")),
         ("userId", _first(user, "internal_id", "id", "email")),
@@ -50,7 +52,7 @@ def to_event(members: Members) -> dict[str, Any] | Fault:
     )
     event.update({member: value for member, value in given if value is not None})
     context = _context(members, about)
-    own: dict[str, Any] = {"event_type": name} if kind != "track" else {}
+    own: dict[str, Any] = {} if kind == "track" and named else {"event_type": members.get("event_type")}
     own |= _odd(members, about, context)
     if own:
         context["jitsu"] = own

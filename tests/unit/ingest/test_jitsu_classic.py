@@ -129,14 +129,29 @@ def test_the_name_of_an_event_gives_its_type_and_is_kept(name: str, kind: str) -
     assert (event["traits"] if kind == "identify" else event["context"]["traits"]) == {"email": "e"}
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [({}, None), ({"event_type": None}, None), ({"event_type": 5}, 5), ({"event_type": " "}, " ")]
+)
+def test_an_event_without_a_name_is_a_track_without_one(given: dict[str, Any], kept: object) -> None:
+    event = only(parsed("/api/v1/s2s/event", {"total": 9.5, **given}))
+    assert event == {
+        "type": "track",
+        "event": "unnamed",
+        "context": {"jitsu": {"event_type": kept}},
+        "properties": {"total": 9.5},
+    }
+
+
 def test_an_array_is_judged_one_by_one_and_a_reject_keeps_the_clients_bytes() -> None:
-    body = b'[{"event_type":"a","user":{"id":"u"}}, {"event_type":"b"} ,{"user":{"id":"u"}},5,{"event_type":"c","user":{"email":7.0}}]'
+    body = b'[{"event_type":"a","user":{"id":"u"}}, {"event_type":"%s"} ,{},5,{"event_type":"c","user":{"email":7.0}}]' % (
+        b"b" * 1025
+    )
     result = parsed("/api/v1/s2s/event", body)
     assert [head.event for head in result.heads] == ["a", "c"]
     assert [head.user_id for head in result.heads] == ["u", "7"]
     assert [(each.position, str(each.reason), each.body) for each in result.rejects] == [
-        (1, "missing_id", b'{"event_type":"b"}'),
-        (2, "missing_type", b'{"user":{"id":"u"}}'),
+        (1, "too_large", b'{"event_type":"%s"}' % (b"b" * 1025)),
+        (2, "missing_type", b"{}"),
         (3, "not_an_object", b"5"),
     ]
     answer = json.loads(jitsu_classic.reply(post("/api/v1/s2s/event", b""), Accepted(2, result.rejects)).body)
@@ -144,13 +159,14 @@ def test_an_array_is_judged_one_by_one_and_a_reject_keeps_the_clients_bytes() ->
 
 
 def test_a_dead_letter_is_judged_again_by_the_same_rules() -> None:
-    result = parsed("/api/v1/event", {"event_type": "b"})
+    result = parsed("/api/v1/event", {"event_type": "b" * 1025})
     admission = CountingDesk(project()).admit([Credential("query", "other")])
     assert isinstance(admission, Admission)
     again = Parsed(admission, form=result.form)
-    jitsu_classic.judge_again(again, result.rejects[0].body, result.form, lambda: "new")
+    mended = result.rejects[0].body.replace(b"b" * 1025, b"b")
+    jitsu_classic.judge_again(again, mended, result.form, lambda: "new")
     assert [(head.message_id, head.event) for head in again.heads] == [("new", "b")]
-    assert json.loads(jitsu_classic.as_event(result.rejects[0].body, result.form)) == {
+    assert json.loads(jitsu_classic.as_event(mended, result.form)) == {
         "type": "track",
         "event": "b",
         "context": {},

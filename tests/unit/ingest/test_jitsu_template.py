@@ -54,10 +54,10 @@ def test_each_event_has_all_members_of_the_template_and_these_win(query: dict[st
 
 
 def test_events_are_judged_one_by_one_and_a_reject_has_what_is_missing_to_send_it_again() -> None:
-    found = parsed({"template": TEMPLATE, "events": [TAP, "none", {"event_id": "e3"}, LOGIN]})
+    found = parsed({"template": TEMPLATE, "events": [TAP, "none", {"event_id": "e3" * 600}, LOGIN]})
     assert [head.message_id for head in found.heads] == ["e1", "e2"]
-    assert [(each.position, each.reason) for each in found.rejects] == [(1, "not_an_object"), (2, "missing_type")]
-    assert json.loads(found.rejects[1].body) == {"event_id": "e3", **TEMPLATE}
+    assert [(each.position, each.reason) for each in found.rejects] == [(1, "not_an_object"), (2, "too_large")]
+    assert json.loads(found.rejects[1].body) == {"event_id": "e3" * 600, **TEMPLATE}
 
 
 @pytest.mark.parametrize(

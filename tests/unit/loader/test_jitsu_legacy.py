@@ -6,8 +6,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from ingest.contract import Parsed
 from ingest.protocols import jitsu_classic
+from shared.events.classic import as_classic
 from tests.unit.ingest.desks import CountingDesk, post
 from tests.unit.ingest.test_jitsu_classic import FLAT
 from tests.unit.loader.shaping import RECEIVED, Desk, Row
@@ -68,6 +71,23 @@ def test_names_of_pages_and_identifies_come_back() -> None:
     assert [row["event_type"] for row in found] == ["pageview", "user_identify", "sold"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"eventn_ctx": {"event_id": "m0"}, "key1": {"inner_key_2": "test"}, "key2": 5}, {"key1_inner_key_2": "test", "key2": 5}),
+        ({"email": "a@x", "key": 1}, {"email": "a@x", "key": 1}),
+        ({"event_type": None, "user": {"id": 123}, "event_id": "m0"}, {"user_id": "123"}),
+        ({"event_type": 7, "user": {"id": "u"}}, {"event_type": "7", "user_id": "u"}),
+    ],
+)
+def test_an_event_that_has_no_name_or_no_user_is_a_row_without_them(sent: dict[str, Any], expected: dict[str, Any]) -> None:
+    [row] = rows(through_the_edge(sent))
+    assert {name: value for name, value in row.items() if value is not None and name not in ("utc_time", "_timestamp")} == {
+        "eventn_ctx_event_id": "m0",
+        **expected,
+    }
+
+
 def test_an_event_of_another_protocol_has_classic_names_and_loses_nothing() -> None:
     event = {
         "type": "identify",
@@ -116,6 +136,25 @@ def test_an_event_of_another_protocol_has_classic_names_and_loses_nothing() -> N
             "event_event_type": "mine",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("page", "host", "path", "search"),
+    [
+        ({"host": "localhost:3088", "path": "/a.html", "search": "?b=1"}, "localhost", "/a.html", "?b=1"),
+        ({"url": "https://shop.example.com:8443/a?b=1#c"}, "shop.example.com", "/a", "?b=1"),
+        ({"url": "https://shop.example.com", "path": "/x", "search": ""}, "shop.example.com", "/x", ""),
+        ({"host": "[::1]:80", "url": "https://[::1/a"}, "[::1]", None, None),
+        ({"host": "[::1]"}, "[::1]", None, None),
+        ({"host": "2001:db8::1"}, "2001:db8::1", None, None),
+        ({"host": 5, "url": 7}, 5, None, None),
+    ],
+)
+def test_the_host_has_no_port_and_parts_of_an_address_that_are_missing_come_from_it(
+    page: dict[str, Any], host: object, path: object, search: object
+) -> None:
+    row = as_classic({"type": "page", "context": {"page": page}})
+    assert (row.get("doc_host"), row.get("doc_path"), row.get("doc_search")) == (host, path, search)
 
 
 def test_an_event_whose_name_stands_beside_members_of_taken_names_is_a_row() -> None:
