@@ -111,8 +111,9 @@ def _user(event: dict[Any, Any], context: dict[Any, Any]) -> dict[Any, Any]:
     user: dict[Any, Any] = {**_taken(context, "traits"), **_taken(event, "traits")}
     for name, ours in (("anonymous_id", "anonymousId"), ("id", "userId")):
         value = event.pop(ours, None)
-        if value is not None:
-            user[name] = value
+        if value is None or (name == "id" in user and str(user.get("internal_id")) == value):  # a classic user with two ids
+            continue
+        user[name] = value
     return user
 
 

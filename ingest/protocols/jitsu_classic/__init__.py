@@ -43,6 +43,9 @@ BULK = "/api/v1/events/bulk"
 DRY_RUN = "/api/v1/events/dry-run"
 SEGMENT = ("/api/v1/segment", "/api/v1/segment/v1/batch", "/api/v1/segment/compat", "/api/v1/segment/compat/v1/batch")
 EVENTS = ("/api/v1/event", "/api/v1/events", "/api/v1/s2s/event", "/api/v1/s2s/events", "/api.{any}")
+OF_SERVERS = frozenset({"/api/v1/s2s/event", "/api/v1/s2s/events"})
+CLASSIC_CALL = 65_536
+"""The largest body in bytes, on Segment's paths, that is looked at for a classic event."""
 ROUTES = (*(Route("POST", path) for path in (*EVENTS, *SEGMENT, BULK, DRY_RUN)), Route("GET", PIXEL))
 
 _SUCCESS = Reply(200, b'{"status":"ok"}')
@@ -72,6 +75,8 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
         case "/api/v1/events/dry-run":
             parsed = _read(request, request.body, desk)
             return parsed if isinstance(parsed, Refusal) else dry_run.show(parsed)
+        case route if route in SEGMENT and b'"event_type"' in request.body and _is_classic(request.body):
+            return _read(request, request.body, desk)  # a function of Segment's may send classic events
         case route if route in SEGMENT:
             single = not route.endswith("/batch") and b'"batch"' not in request.body
             return calls.read_single(request, desk, request.body, "") if single else calls.read_calls(request, desk)
@@ -109,6 +114,18 @@ def as_event(body: bytes, form: str) -> bytes:
     return body if event is None or isinstance(event, Fault) else _encode(event)
 
 
+def _is_classic(body: bytes) -> bool:
+    members = members_of(body) if len(body) <= CLASSIC_CALL else {}
+    return "event_type" in members and "type" not in members and "batch" not in members
+
+
+def _rewrite_of_server(members: Members, position: int) -> dict[str, Any] | Fault:
+    event = _rewrite(members, position)
+    if "src" not in members and not isinstance(event, Fault):
+        event["context"].setdefault("library", {"name": "api"})
+    return event
+
+
 def _rewrite(members: Members, position: int) -> dict[str, Any] | Fault:  # noqa: ARG001  # the position names the event in its file
     return to_event(members)
 
@@ -142,7 +159,8 @@ def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
         originals = list(merged(originals, shared, limits.event_bytes))
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced), ip_policy=_ip_policy(request))
     new_id = ids_for(request, admission.site, desk, originals)
-    judge_rewritten(parsed, originals, _rewrite, new_id, budget=budget, ids_optional=True)
+    rewrite = _rewrite_of_server if request.route in OF_SERVERS else _rewrite
+    judge_rewritten(parsed, originals, rewrite, new_id, budget=budget, ids_optional=True)
     return parsed
 
 
@@ -178,14 +196,14 @@ def _admit(found: list[Credential], originals: list[bytes], shared: Members, des
 
 def _pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     """Reads an event in the address of an image; if the key opens a site, what cannot be read is kept as a dead letter."""
-    parsed = _read(request, body_of(request.query), desk)
+    parsed = _read(request, body_of(request.query, request.headers), desk)
     if not isinstance(parsed, Refusal) or parsed.status not in (400, 413):
         return parsed
     admission = desk.admit(credentials(request))
     if isinstance(admission, Refusal):
         return parsed
     reason = DeadReason.TOO_LARGE if parsed.status == 413 else DeadReason.MALFORMED_JSON
-    return Parsed(admission, form="classic", rejects=[Reject(0, reason, parsed.message, body_of(request.query))])
+    return Parsed(admission, form="classic", rejects=[Reject(0, reason, parsed.message, body_of(request.query, request.headers))])
 
 
 def _names_key(name: str) -> bool:

@@ -27,7 +27,8 @@ OF_CONTEXT = frozenset(
 )
 _OF_BOTH = OF_CONTEXT.union(OF_SENDER)
 _OBJECTS = ("user", "utm", *classic.IDS)
-_IDS = frozenset({"internal_id", "id", "anonymous_id"})
+_IDS = frozenset({"id", "anonymous_id"})
+"""Members of `user` that `as_classic` makes of the canonical ids."""
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 

@@ -115,7 +115,9 @@ def test_members_in_another_form_than_sdks_write_are_kept_and_come_back_under_th
 
 def test_two_ids_of_a_user_are_kept_both() -> None:
     event = only(parsed("/api/v1/event", {"event_type": "a", "user": {"internal_id": "i", "id": "u", "anonymous_id": ""}}))
-    assert (event["userId"], event["context"]["traits"], "anonymousId" in event) == ("i", {"id": "u"}, False)
+    assert (event["userId"], event["context"]["traits"], "anonymousId" in event) == ("i", {"internal_id": "i", "id": "u"}, False)
+    assert as_classic(event)["user"] == {"internal_id": "i", "id": "u"}
+    assert as_classic({"userId": "i", "context": {"traits": {"internal_id": "i"}}})["user"] == {"internal_id": "i", "id": "i"}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_an_event_without_a_name_is_a_track_without_one(given: dict[str, Any], k
     assert event == {
         "type": "track",
         "event": "unnamed",
-        "context": {"jitsu": {"event_type": kept}},
+        "context": {"jitsu": {"event_type": kept}, "library": {"name": "api"}},
         "properties": {"total": 9.5},
     }
 
@@ -220,9 +222,55 @@ def test_a_pixel_has_an_event_in_base64_or_in_parameters() -> None:
     assert isinstance(first, Parsed)
     assert only(first)["event"] == "order"
     assert isinstance(second, Parsed)
-    assert only(second) == {"type": "track", "event": "a", "userId": "u", "context": {}}
+    assert only(second) == {"type": "track", "event": "a", "userId": "u", "context": {"library": {"name": "jitsu_gif"}}}
     assert isinstance(broken, Parsed)
     assert [str(each.reason) for each in broken.rejects] == ["malformed_json"]
+
+
+PAGE = {"referer": "https://jitsu.com:8443/docs?search=true", "cookie": "a=1; __eventn_id=dan3; b=2"}
+
+
+def pixel(data: object, headers: dict[str, str] | None = None, **query: str) -> dict[str, Any]:
+    text = base64.b64encode(json.dumps(data).encode()).decode()
+    request = get("/api/v1/p.gif", query={**TOKEN, "data": text, **query})._replace(headers=PAGE if headers is None else headers)
+    result = jitsu_classic.parse(request, CountingDesk())
+    assert isinstance(result, Parsed), result
+    return only(result)
+
+
+@pytest.mark.parametrize("data", [{"event_type": "mail"}, {"event_type": "mail", "eventn_ctx": {"event_id": "e"}}])
+def test_an_image_knows_its_page_and_the_visitor_of_the_scripts_cookie(data: dict[str, Any]) -> None:
+    event = pixel(data)
+    assert event["anonymousId"] == "dan3"
+    assert event["context"] == {
+        "page": {"url": PAGE["referer"], "host": "jitsu.com:8443", "path": "/docs", "search": "search=true"},
+        "library": {"name": "jitsu_gif"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "query", "anonymous", "context"),
+    [
+        ({"user": {"anonymous_id": "own"}, "url": "https://a/", "src": "x"}, PAGE, {}, "own", {"page": {"url": "https://a/"}, "library": {"name": "x"}}),
+        ({"url": "https://a/"}, PAGE, {"cookie_policy": "strict"}, None, {"page": {"url": "https://a/"}, "library": {"name": "jitsu_gif"}}),
+        ({"user": "bob"}, {"referer": "https://[", "cookie": '__eventn_id="<x>"'}, {}, None, {"jitsu": {"user": "bob"}, "library": {"name": "jitsu_gif"}}),
+        ({}, PAGE | {"referer": "about:blank"}, {"user.plan": "pro"}, "dan3", {"traits": {"plan": "pro"}, "library": {"name": "jitsu_gif"}}),
+        ({"a": 1}, {}, {"user": "bob"}, None, {"jitsu": {"user": "bob"}, "library": {"name": "jitsu_gif"}}),
+    ],
+)  # fmt: skip
+def test_what_the_event_of_an_image_says_wins(
+    data: dict[str, Any], headers: dict[str, str], query: dict[str, str], anonymous: str | None, context: dict[str, Any]
+) -> None:
+    event = pixel({"event_type": "mail", **data}, headers, **query)
+    assert (event.get("anonymousId"), event["context"]) == (anonymous, context)
+
+
+def test_a_classic_event_on_a_path_of_segment_is_one() -> None:
+    event = only(
+        parsed("/api/v1/segment", {"event_type": "page", "user": {"internal_id": "i"}, "url": "https://a/", "title": "T"})
+    )
+    assert (event["type"], event["userId"], event["properties"]) == ("page", "i", {"title": "T"})
+    assert only(parsed("/api/v1/segment", {"type": "page", "userId": "u", "event_type": "mine"}))["event_type"] == "mine"
 
 
 LINES = b'{"event_type":"a","user":{"id":"u"}}\n\n{"event_type":"a","user":{"id":"u"}}\r\n{"broken\n[]\n{"event_id":"own","event_type":"b","user":{"id":"u"}}'
