@@ -230,6 +230,7 @@ class _Site:
             older=self._older,
             view=self._view,
             check_lease=lease.check,
+            on_held=self._tell_held,
         )
         try:
             async with task_group() as group:
@@ -245,6 +246,14 @@ class _Site:
             raise first_of(exc) from exc
         finally:
             self.holds = False
+
+    def _tell_held(self, connection: str, why: str) -> None:
+        shard = self._view.shard
+        part = f"connection {connection}: shards" + (f" ({shard} of its site)" if shard.of > 1 else "")
+        if why:
+            self._context.health.warn(part, why)
+        else:
+            self._context.health.good(part)
 
     async def _follow(self, router: SiteRouter, rules: SiteRules, done: asyncio.Event) -> None:
         while True:

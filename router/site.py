@@ -23,9 +23,9 @@ import msgspec
 from router.archive.older import Older
 from router.catalogue.keep import CatalogueKeeper
 from router.forwarding.account import expire_all, export
-from router.forwarding.forwarder import Cursor, Forwarder, Parcel
+from router.forwarding.forwarder import Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
-from router.forwarding.front import Front
+from router.forwarding.front import Cursor, Front
 from router.forwarding.lag import watch_lag
 from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.forwarding.shard import ShardView
@@ -77,6 +77,7 @@ class SiteRouter:
         older: reads frames that EVENTS has no longer.
         view: of the shard that it routes; None: it routes the whole site, for ever.
         check_lease: raises Fenced if another router may hold the lease by now.
+        on_held: called with a connection and why its frames wait for its other shards, or nothing.
     """
 
     def __init__(
@@ -91,16 +92,14 @@ class SiteRouter:
         older: Older | None = None,
         view: ShardView | None = None,
         check_lease: Callable[[], None] = lambda: None,
+        on_held: Callable[[str, str], None] = lambda _name, _why: None,
     ) -> None:
-        self._older = older
+        self._older, self._on_held = older, on_held
         self._view = view
         self._shard = WHOLE if view is None else view.shard
         self._check_lease = check_lease
-        self._broker = broker
-        self._rules = rules
-        self._telemetry = telemetry
-        self._settings = settings
-        self._epoch = epoch
+        self._broker, self._rules = broker, rules
+        self._telemetry, self._settings, self._epoch = telemetry, settings, epoch
         self._on_ready = on_ready
         self._keeper = StateKeeper(broker, rules.site, self._shard)
         self._catalogue = CatalogueKeeper(broker, rules.site, rules.forgotten, view)
@@ -237,6 +236,7 @@ class SiteRouter:
             older=self._older,
             view=self._view,
             newest=events.last_seq,
+            on_held=self._on_held,
         )
         # a site that was never routed begins with its first frame: every connection gets all frames
         begun = state.connections if state.position or stored is not None else None

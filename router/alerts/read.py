@@ -129,6 +129,7 @@ async def read_connections(
                 behind=mark is not None,
                 owed=0 if mark is None else mark.owed,
                 age_seconds=age,
+                held="" if mark is None else mark.why,
             )
         )
         if state == "ok" and unrouted is not None and unrouted > UNROUTED_SECONDS:

@@ -16,7 +16,8 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
 from router.archive.older import ArchiveUnreadError, Older
-from router.forwarding.forwarder import Cursor, Forwarder
+from router.forwarding.forwarder import Forwarder
+from router.forwarding.front import Cursor
 from router.forwarding.send import FAULT_SECONDS
 from router.forwarding.shard import ShardView
 from router.rules.arrival import Arrival
@@ -49,6 +50,7 @@ async def run_forwarder(
     try:
         await _run(forwarder=forwarder, broker=broker, new_window=new_window, older=older)
     finally:
+        forwarder.hold("")
         if older is not None:
             older.tell(forwarder.name, "")
 

@@ -26,10 +26,9 @@ from dataclasses import dataclass, field
 
 from router.forwarding.account import RunningAccount
 from router.forwarding.broken import letters_of
-from router.forwarding.front import Front
+from router.forwarding.front import Cursor, Front
 from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
 from router.forwarding.shard import ShardView
-from router.forwarding.state import Mark
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import Matched, match
@@ -43,6 +42,10 @@ from shared.tasks import timeout
 from shared.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
+
+
+class ShardsChange(QueueFull):
+    """A frame must wait for the connection's other shards, because their number changes; says for which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,41 +71,6 @@ class Parcel:
         return len(self.payload) + sum(letter.held_bytes for letter in self.letters)
 
 
-@dataclass(slots=True)
-class Cursor:
-    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for events that
-    were owed at the start."""
-
-    seq: int
-    at_seconds: float
-    events_before: int
-    gaps: list[tuple[int, int | None]] = field(default_factory=list)
-    counted: int = 0
-    """Frames up to here were in the queue once and count no more."""
-    disabled_at: int | None = None
-    """`Front.events` when the connection was disabled; later events are not owed."""
-    why: str = ""
-    """Why the connection does not come further."""
-
-    def mark(self, position: Cursor) -> Mark:
-        """Returns it as a site's state holds it, short of the site's position."""
-        until = position.events_before
-        if self.disabled_at is not None:
-            until = min(until, self.disabled_at)
-        return Mark(
-            seq=self.seq,
-            at_seconds=self.at_seconds,
-            owed=max(0, until - self.events_before),
-            gaps=list(self.gaps),
-            counted=self.counted,
-            why=self.why,
-        )
-
-    def in_gap(self, seq: int) -> bool:
-        """Whether the connection was disabled when a frame came."""
-        return any(first <= seq and (last is None or seq <= last) for first, last in self.gaps)
-
-
 class Forwarder:
     """The forwarder of one connection. Its task is `router.forwarding.catch_up.run_forwarder`; the site's reading calls `prepare` and `take`."""
 
@@ -122,9 +90,11 @@ class Forwarder:
         on_moved: Callable[[], None] = lambda: None,
         view: ShardView | None = None,
         may_send: Callable[[Forwarder, int], Awaitable[None]] | None = None,
+        on_held: Callable[[str, str], None] = lambda _name, _why: None,
     ) -> None:
         self._may_send = may_send
-        """Raises QueueFull while a frame must wait for the connection's other shards."""
+        """Raises ShardsChange while a frame must wait for the connection's other shards."""
+        self._on_held, self._held = on_held, ""
         self.view = view
         """Of the site's shard; None: it has none."""
         self.rules = rules
@@ -261,6 +231,20 @@ class Forwarder:
 
     # -- called by the lane's task
 
+    def hold(self, why: str) -> None:
+        """Notes that frames must wait for the connection's other shards, and for whom; empty: they need not.
+
+        The forwarder falls behind at once, so that the site's position goes on and its state holds the reason.
+        """
+        if why and self.cursor is None:
+            self.fall_behind(full=False)
+        if self.cursor is not None and self.cursor.why != why:
+            self.cursor.why = why
+            self.note_moved()
+        if self._held != why:
+            self._held = why
+            self._on_held(self.name, why)
+
     def collect(self) -> None:
         """Begins to join: collects every offered frame from the next one on."""
         self.accepting = True
@@ -318,59 +302,71 @@ class Forwarder:
     async def _send(self, parcel: Parcel, trace: Mapping[str, str]) -> bool:
         was_behind = self.behind
         full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
-        buried = not parcel.letters
+        counts = not self.is_counted(parcel.seq)
+        is_in, has_ended = False, not parcel.events
         while True:
             try:
-                if not buried:
+                if not has_ended:
+                    is_in, has_ended = await self._put(parcel, trace, counts=counts), True
+                if parcel.letters and counts:
+                    # last, so that they are buried once, however long the queue is full
                     await self.sender.bury_events(
                         telemetry=self.telemetry, seq=parcel.seq, connection=self.name, letters=parcel.letters
                     )
-                    buried = True
-                    if not self.is_counted(parcel.seq):
-                        self.account.bury(parcel.seq, len(parcel.letters), DeadReason.TRACKING_PLAN)
-                if not parcel.events:
-                    self.blocked = False
-                    return True
-                if self.rules.spread is not None and self._may_send is not None:
-                    await self._may_send(self, parcel.seq)
-                total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
-                place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
-                await self.sender.try_send(
-                    queue=self.rules.queue,
-                    revision=parcel.revision,
-                    place=place,
-                    payload=parcel.payload,
-                    trace=trace,
-                    through_functions=parcel.through_functions,
-                )
+                    self.account.bury(parcel.seq, len(parcel.letters), DeadReason.TRACKING_PLAN)
+                self.blocked = False
+                self._count_sent(parcel, is_in=is_in, counts=counts)
+                return True
+            except ShardsChange as exc:
+                self.hold(str(exc))
+                pause = full.next()
             except QueueFull:
                 self.blocked = True
                 self._moved.set()
                 pause = full.next()
-            except Permanent as exc:
-                await self.sender.bury_frame(
-                    telemetry=self.telemetry,
-                    seq=parcel.seq,
-                    at_seconds=parcel.at_seconds,
-                    payload=parcel.payload,
-                    why=str(exc),
-                    connection=self.name,
-                )
-                if not self.is_counted(parcel.seq):
-                    self.account.bury(parcel.seq, parcel.events)
-                return True
             except Transient as exc:
                 log.warning("frame cannot be queued yet", extra={"connection": self.name, "seq": parcel.seq, "error": str(exc)})
                 pause = fault.next()
-            else:
-                self.blocked = False
-                self.telemetry.count("router_events_forwarded_total", parcel.events, connection=self.name)
-                if not self.is_counted(parcel.seq):
-                    self.account.forward(parcel.seq, parcel.events)
-                return True
             if self.behind and not was_behind:
                 return False
             await asyncio.sleep(pause)
+
+    async def _put(self, parcel: Parcel, trace: Mapping[str, str], *, counts: bool) -> bool:
+        """Puts the events of a parcel into the queue; False: into the dead letters, for ever. Raises as `try_send`."""
+        if self.rules.spread is not None and self._may_send is not None:
+            await self._may_send(self, parcel.seq)
+            if self._held:
+                self.hold("")
+        total = self.account.sent + parcel.events if counts else 0
+        place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
+        try:
+            await self.sender.try_send(
+                queue=self.rules.queue,
+                revision=parcel.revision,
+                place=place,
+                payload=parcel.payload,
+                trace=trace,
+                through_functions=parcel.through_functions,
+            )
+        except Permanent as exc:
+            await self.sender.bury_frame(
+                telemetry=self.telemetry,
+                seq=parcel.seq,
+                at_seconds=parcel.at_seconds,
+                payload=parcel.payload,
+                why=str(exc),
+                connection=self.name,
+            )
+            return False
+        return True
+
+    def _count_sent(self, parcel: Parcel, *, is_in: bool, counts: bool) -> None:
+        if is_in:
+            self.telemetry.count("router_events_forwarded_total", parcel.events, connection=self.name)
+        if counts and is_in:
+            self.account.forward(parcel.seq, parcel.events)
+        elif counts and parcel.events:
+            self.account.bury(parcel.seq, parcel.events)
 
     def count_drops(self, seq: int, matched: Matched) -> None:
         """Counts the dropped events of a frame."""

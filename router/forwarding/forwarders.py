@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from router.archive.older import Older
 from router.forwarding.account import Account, RunningAccount, removed_of
 from router.forwarding.catch_up import run_forwarder
-from router.forwarding.forwarder import Cursor, Forwarder
-from router.forwarding.front import Front
+from router.forwarding.forwarder import Forwarder
+from router.forwarding.front import Cursor, Front
 from router.forwarding.send import QueueWriter
 from router.forwarding.shard import ShardView
 from router.forwarding.state import Life, Mark
@@ -52,7 +52,7 @@ class Forwarders:
         group: owns the forwarders' tasks.
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
         on_moved: called when a forwarder has come further.
-        older, view: as of the site's router.
+        older, view, on_held: as of the site's router.
         newest: the newest sequence of EVENTS when this router began; no earlier one sent a frame behind it.
     """
 
@@ -70,11 +70,11 @@ class Forwarders:
         older: Older | None = None,
         view: ShardView | None = None,
         newest: int = 0,
+        on_held: Callable[[str, str], None] = lambda _name, _why: None,
     ) -> None:
-        self._older, self._view, self._newest = older, view, newest
-        self._broker, self._front, self._sender = broker, front, sender
-        self._telemetry, self._settings, self._group = telemetry, settings, group
-        self._new_window, self._on_moved = new_window, on_moved
+        self._older, self._view, self._newest, self._on_held = older, view, newest, on_held
+        self._broker, self._front, self._sender, self._telemetry = broker, front, sender, telemetry
+        self._settings, self._group, self._new_window, self._on_moved = settings, group, new_window, on_moved
         self._forwarders: dict[str, Forwarder] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
@@ -138,8 +138,8 @@ class Forwarders:
         for name in [name for name in self._forwarders if name not in rules.connections or name in again]:
             await self._end(name, keep=name in rules.disabled)
         self._begun -= again
-        gone = [name for name in self._parked if name in again or (name not in rules.connections and name not in rules.disabled)]
-        for name in gone:
+        stay = rules.connections.keys() | rules.disabled
+        for name in [name for name in self._parked if name in again or name not in stay]:
             self._discard(name, self._parked.pop(name))
         await self._hand_over_removed(rules)
         for name, connection in rules.connections.items():
@@ -265,8 +265,7 @@ class Forwarders:
                 cursor = await self._backfill(connection)
             if cursor is None and self._view and self._view.may_hold_back(self._front.seq + 1):
                 cursor = Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
-            first = cursor.seq if cursor is not None else self._front.seq + 1
-            self._lives[name] = Life(first=first, queue=connection.queue)
+            self._lives[name] = Life(first=cursor.seq if cursor is not None else self._front.seq + 1, queue=connection.queue)
         life = self._lives.get(name, Life())
         self._lives[name] = replace(life, queue=connection.queue, gaps=self._closed(life.gaps))
         account = self._accounts.setdefault(name, RunningAccount(Account(queue=connection.queue)))
@@ -294,6 +293,7 @@ class Forwarders:
             on_moved=self._on_moved,
             view=self._view,
             may_send=self.turns.check,
+            on_held=self._on_held,
         )
         running = run_forwarder(forwarder, self._broker, self._new_window, self._older)
         self._tasks[name] = self._group.create_task(running, name=f"forward-{name}")
@@ -303,8 +303,7 @@ class Forwarders:
         place = self._parked.get(name) or Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
         first = await first_from(self._broker, self._sender.site, life.first, self._older)
         if first is not None and first[0] < place.seq:
-            counted = max(place.seq - 1, place.counted)
-            self._parked[name] = Cursor(*first, place.events_before, [*life.gaps], counted)
+            self._parked[name] = Cursor(*first, place.events_before, [*life.gaps], max(place.seq - 1, place.counted))
 
     async def _rewind(self, name: str) -> None:
         """Reads frames of a connection again, if its loader asks for a rewind that has not begun."""
@@ -396,5 +395,6 @@ class Forwarders:
         until = self._front.events if cursor.disabled_at is None else cursor.disabled_at
         events = self._unsent[name] = max(0, until - cursor.events_before)
         self._telemetry.count("router_events_dropped_total", events, connection=name, reason=DropReason.REMOVED)
-        extra = {"connection": name, "seq": cursor.seq, "events": events}
-        log.warning("connection was removed before it had caught up", extra=extra)
+        log.warning(
+            "connection was removed before it had caught up", extra={"connection": name, "seq": cursor.seq, "events": events}
+        )

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from router.forwarding.state import Mark
 
 MAX_VERDICTS = 200_000
 """Most indexes of repeated events that are remembered, over all frames; some megabytes."""
@@ -52,3 +55,38 @@ class Front:
     def repeated(self, seq: int) -> Sequence[int]:
         """Returns the indexes of repeated events of a known frame."""
         return self._repeated.get(seq, ())
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for events that
+    were owed at the start."""
+
+    seq: int
+    at_seconds: float
+    events_before: int
+    gaps: list[tuple[int, int | None]] = field(default_factory=list)
+    counted: int = 0
+    """Frames up to here were in the queue once and count no more."""
+    disabled_at: int | None = None
+    """`Front.events` when the connection was disabled; later events are not owed."""
+    why: str = ""
+    """Why the connection does not come further."""
+
+    def mark(self, position: Cursor) -> Mark:
+        """Returns it as a site's state holds it, short of the site's position."""
+        until = position.events_before
+        if self.disabled_at is not None:
+            until = min(until, self.disabled_at)
+        return Mark(
+            seq=self.seq,
+            at_seconds=self.at_seconds,
+            owed=max(0, until - self.events_before),
+            gaps=list(self.gaps),
+            counted=self.counted,
+            why=self.why,
+        )
+
+    def in_gap(self, seq: int) -> bool:
+        """Whether the connection was disabled when a frame came."""
+        return any(first <= seq and (last is None or seq <= last) for first, last in self.gaps)

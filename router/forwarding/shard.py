@@ -21,6 +21,9 @@ from shared.jetstream.reader import Message
 
 LOOK_SECONDS = 0.2
 
+_Beginning = tuple[str, int]
+"""The incarnation of EVENTS and the sequence at which a split begins. Places in the list of splits come again."""
+
 
 class ShardView:
     """The view of one shard of a site.
@@ -34,8 +37,8 @@ class ShardView:
         self._layouts = layouts
         self.site = site
         self.shard = shard
-        self._passed: set[tuple[str, int]] = set()
-        self._all_passed: set[int] = set()
+        self._passed: set[tuple[str, _Beginning]] = set()
+        self._all_passed: set[_Beginning] = set()
 
     @property
     def layout(self) -> Layout | None:
@@ -123,9 +126,12 @@ class ShardView:
         """
         layout = self.layout
         place = 0 if layout is None else layout.index(seq)
-        if layout is None or not place or place in self._all_passed or (connection, place) in self._passed:
+        if layout is None or not place:
             return ""
         begins, former = layout.splits[place].since, layout.splits[place - 1].of
+        beginning = layout.incarnation, begins
+        if beginning in self._all_passed or (connection, beginning) in self._passed:
+            return ""
         clear = True
         for number in range(former):
             shard = Shard(number, former)
@@ -134,9 +140,9 @@ class ShardView:
             if why:
                 return why
             clear &= state is not None and not any(mark.seq < begins for mark in state.behind.values())
-        self._passed.add((connection, place))
+        self._passed.add((connection, beginning))
         if clear:
-            self._all_passed.add(place)
+            self._all_passed.add(beginning)
         return ""
 
     async def wait_until_clear(self, connection: str, seq: int) -> str:
@@ -153,7 +159,7 @@ class ShardView:
         """Whether a connection that begins at a sequence must look at the shards before."""
         layout = self.layout
         place = 0 if layout is None else layout.index(seq)
-        return bool(place) and place not in self._all_passed
+        return layout is not None and bool(place) and (layout.incarnation, layout.splits[place].since) not in self._all_passed
 
 
 def _lacks(*, shard: Shard, state: SiteState | None, incarnation: str, connection: str, begins: int) -> str:

@@ -38,10 +38,17 @@ class ConnectionFacts(NamedTuple):
     """How long its oldest event waits."""
     stop: str = ""
     """Why its dead letters stopped it, with the next step; empty: they did not."""
+    held: str = ""
+    """Why the router does not read further for it, such as a change of its shards; empty: it does."""
 
 
 def state_of(facts: ConnectionFacts) -> tuple[str, str]:
     """Returns the state and why; `ok` also where it never delivered anything."""
+    state, why = _state_of(facts)
+    return state, f"{why}; {facts.held}" if facts.held and state not in ("disabled", "catching up") else why
+
+
+def _state_of(facts: ConnectionFacts) -> tuple[str, str]:
     name, said = facts.name, facts.words(f"connection {facts.name}")
     if not facts.enabled:
         return "disabled", "enabled: false in the project"
@@ -57,7 +64,8 @@ def state_of(facts: ConnectionFacts) -> tuple[str, str]:
         told = facts.words(f"connection {name}: tables") + facts.words(f"connection {name}: calls")
         return "calls failing" if CALLS in facts.aside else "table failing", "; ".join(told) or _of_tables(facts.aside)
     if facts.behind:
-        return "catching up", f"its queue was full; the router reads again from EVENTS, {facts.owed} events are left"
+        why = facts.held or "its queue was full; the router reads again from EVENTS"
+        return "catching up", f"{why}, {facts.owed} events are left"
     if stuck := facts.words(f"connection {name}: waiting"):
         return "stuck", stuck[0]
     age, waits = facts.age_seconds, facts.queue_frames or facts.functions_frames

@@ -302,6 +302,7 @@ async def _state_of(
             owed=balance.waiting["events"],
             age_seconds=age,
             stop=f"{stop.why}; {next_step(name)}" if stop is not None else "",
+            held=view.state.behind[name].why if name in view.state.behind else "",
         )
     )
 

@@ -3,7 +3,7 @@
 From a split on, a user may belong to another shard, so another loader. A forwarder sends a frame from there only after all that its
 connection's shards were sent from before the split is delivered: every sibling has sent its frames from before, and all that then waited
 before functions, in the queues and in RETRY is gone from there. What other routers of the site send meanwhile does not count, so that wait
-ends under load too. Until then the forwarder meets a full queue.
+ends under load too. Until then the forwarder is behind, and the site's state and `/ready` say for whom it waits.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import replace
 import msgspec
 from nats.js.errors import NotFoundError
 
-from router.forwarding.forwarder import Forwarder
+from router.forwarding.forwarder import Forwarder, ShardsChange
 from router.forwarding.shard import ShardView
 from router.forwarding.state import Life
 from router.rules.compiled import ConnectionRules
 from router.rules.spread import next_splits
-from shared.errors import QueueFull
 from shared.events.shards import Split
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.streams.waiting import FUNCTIONS_STAGE
 
 Turn = tuple[int, int]
-"""The sequence at which a split of the connection begins, and the place of the site's own split."""
+"""The sequences at which a split of the connection begins, and one of its site."""
+
+_BEFORE = "its number of shards changes; it waits for "
 
 
 class Turns:
@@ -102,18 +103,17 @@ class Turns:
         """Returns if a frame may be sent.
 
         Raises:
-            QueueFull: not yet; says why.
+            ShardsChange: not yet; says for whom it waits.
             NotConnected: the broker does not answer.
         """
         spread = forwarder.rules.spread
         if spread is None:
             return
-        begins = since = split.since if (split := spread.split_of(seq)) != spread.splits[0] else 0
+        since = split.since if (split := spread.split_of(seq)) != spread.splits[0] else 0
         layout = self._view.layout if self._view is not None else None
         place = layout.index(seq) if layout is not None else 0
-        if layout is not None and place:
-            begins = max(since, layout.splits[place].since)
-        name, turn = spread.connection, (since, place)
+        turn = (since, layout.splits[place].since if layout is not None and place else 0)
+        name, begins = spread.connection, max(turn)
         if turn <= self._passed(name):
             return
         async with self._looking:
@@ -122,15 +122,15 @@ class Turns:
             for sibling in spread.siblings:
                 other = self._forwarders.get(sibling)
                 if other is not None and other.place().seq < begins:
-                    raise QueueFull(f"shards change at frame {begins}; {sibling} has frames from before to send")
+                    raise ShardsChange(f"{_BEFORE}{sibling}, to which the router has frames of before to send")
             if (name, turn) not in self._waits:
                 self._waits[name, turn] = [
-                    _Wait(self._broker, self._forwarders[each].rules.queue)
+                    _Wait(self._broker, each, self._forwarders[each].rules.queue)
                     for each in spread.siblings
                     if each in self._forwarders
                 ]
             for wait in self._waits[name, turn]:
-                await wait.look(begins)
+                await wait.look()
             del self._waits[name, turn]
             self._pass(name, turn)
 
@@ -138,21 +138,22 @@ class Turns:
 class _Wait:
     """The wait for all that is in the queues of one shard; what comes later does not count."""
 
-    def __init__(self, broker: Broker, queue: str) -> None:
+    def __init__(self, broker: Broker, name: str, queue: str) -> None:
         self._broker = broker
+        self._name = name
         self._left = [
             # in this order: what leaves one goes to the next
-            (topology.FUNCTIONS, topology.functions_subject(queue)),
-            (topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue)),
-            (topology.DELIVER, topology.deliver_subject(queue)),
-            (topology.RETRY, topology.retry_subject("loader", queue)),
+            (topology.FUNCTIONS, topology.functions_subject(queue), "has frames of before ahead of its functions"),
+            (topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue), "has events of before that its functions try again"),
+            (topology.DELIVER, topology.deliver_subject(queue), "has frames of before in its queue"),
+            (topology.RETRY, topology.retry_subject("loader", queue), "has rows of before set aside, because a table fails"),
         ]
         self._last: int | None = None
 
-    async def look(self, begins: int) -> None:
-        """Returns when all is gone; raises QueueFull if it is not, and NotConnected."""
+    async def look(self) -> None:
+        """Returns when all is gone; raises ShardsChange if it is not, and NotConnected."""
         while self._left:
-            stream, subject = self._left[0]
+            stream, subject, what = self._left[0]
             with asking(f"the stream {stream} does not tell what waits"):
                 if self._last is None:
                     try:
@@ -160,7 +161,7 @@ class _Wait:
                     except NotFoundError:
                         self._last = 0
                 if self._last and await self._first(stream, subject) <= self._last:
-                    raise QueueFull(f"shards change at frame {begins}; {subject} holds frames from before")
+                    raise ShardsChange(f"{_BEFORE}{self._name}, which {what}")
             self._left.pop(0)
             self._last = None
 

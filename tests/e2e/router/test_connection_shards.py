@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from penstock.control.letters.letters import Filter, find
 from penstock.control.status.audit import _as_sent
+from penstock.control.status.status import read_status
 from router.replay.run import replay
 from router.rules.arrival import Arrival
 from router.rules.compiled import compile_project
@@ -18,8 +21,9 @@ from shared.events.dead import DeadLetter, bury
 from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream.broker import Broker
 from shared.project.snapshot import current_snapshot
+from shared.streams.reports import read_reports
 from tests.support.nats import NatsServer
-from tests.support.router import Queue, apply, frame, project, reading, router_process, until
+from tests.support.router import Queue, apply, frame, project, put, reading, router_process, until, waiting
 from tests.support.shards import by_user, drained, users
 
 pytestmark = pytest.mark.timeout(240)
@@ -53,6 +57,48 @@ async def test_the_numbers_of_a_site_and_its_connection_change_under_load(
     assert sorted(taken) == sorted(sending.ids)
     assert by_user(taken) == by_user(sending.ids)
     assert all(queue.seqs for queue in queues)
+
+
+async def test_a_change_that_waits_says_so_and_for_whom(broker: Broker, nats: NatsServer, tmp_path: Path) -> None:
+    async def told(*, waits: bool) -> list[str]:
+        async with asyncio.timeout(60):
+            while True:
+                reports = [each.report for each in await read_reports(broker, time.time()) if each.service == "router"]
+                found = [why for each in reports for part, why in each.warnings.items() if part == "connection all=2: shards"]
+                if reports and bool(found) is waits:
+                    return found
+                await asyncio.sleep(0.05)
+
+    ids = [[f"m{number}-{part}" for number in range(20)] for part in range(3)]
+    await apply(broker, document(1))
+    with router_process(nats.url, tmp_path / "router.log"):
+        await put(broker, ids[0])
+        async with asyncio.timeout(60):
+            while await waiting(broker, "all") < 1:
+                await asyncio.sleep(0.01)
+        await apply(broker, document(2))
+        await until_split(broker, 2)
+        for part in (1, 2):
+            for id_ in ids[part]:
+                await put(broker, [id_], userId=id_)
+        assert await told(waits=True) == [
+            "its number of shards changes; it waits for all, which has frames of before in its queue"
+        ]
+        status = await read_status(broker, (await current_snapshot(broker)).project, 2, [], time.time())
+        lines = {each.connection: each.why for each in status.connections}
+        assert all("its number of shards changes; it waits for all, which" in why for why in lines.values()), lines
+        taken: list[str] = []
+        async with reading(broker, Queue("all", ids=taken), Queue("all=2", ids=taken)):
+            await until(lambda: len(taken) >= 60)
+        assert await told(waits=False) == []
+    assert sorted(taken) == sorted(id_ for each in ids for id_ in each)
+
+
+async def until_split(broker: Broker, splits: int) -> None:
+    """Waits until the connection `all` has so many splits."""
+    async with asyncio.timeout(60):
+        while len((await read_site_state(broker, "shop")).lives["all"].splits) < splits:
+            await asyncio.sleep(0.01)
 
 
 async def test_what_is_routed_again_goes_to_the_shards_that_had_it(broker: Broker, nats: NatsServer, tmp_path: Path) -> None:

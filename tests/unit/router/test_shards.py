@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
 
 from router.forwarding.account import Account
-from router.forwarding.state import Mark, SiteState
+from router.forwarding.shard import ShardView
+from router.forwarding.state import Mark, SiteState, StateKeeper
+from router.layouts import Layouts
 from router.room.readers import needs_of_shards
 from router.shards.gauges import Parts, ShardTelemetry
 from router.shards.keeper import has_stopped, is_drained, split_at
 from router.shards.summed import add_up, summed_of
 from shared.events.shards import WHOLE, Layout, Shard, Split
 from shared.events.shares import gives
+from shared.jetstream.broker import Broker
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
 
@@ -122,3 +129,22 @@ def test_a_router_gives_a_shard_up_while_it_has_most_of_all_and_two_more_than_an
     assert not gives("b", 4, {})
     assert [gives("a", 2, {"b": 2, "c": 0}), gives("b", 2, {"a": 2, "c": 0})] == [False, True]
     assert not gives("b", 2, {"a": 3, "c": 0})
+
+
+async def test_a_connection_that_passed_a_split_waits_at_another_one_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts = {"shop": Layout(incarnation="i", splits=[Split(1, 1), Split(50, 4)])}
+    states = {"i": SiteState(incarnation="i", position=49)}
+
+    async def load(_: StateKeeper) -> SiteState | None:
+        return states.get(layouts["shop"].incarnation)
+
+    monkeypatch.setattr(StateKeeper, "load", load)
+    view = ShardView(cast("Broker", None), cast("Layouts", SimpleNamespace(of=layouts.get)), "shop", Shard(0, 4))
+    assert await view.holds_back("c", 60) == ""
+    assert not view.may_hold_back(60)
+    layouts["shop"] = Layout(incarnation="i", splits=[Split(1, 1), Split(80, 4)])
+    assert view.may_hold_back(90)
+    assert "routes frames before 80 still" in await view.holds_back("c", 90)
+    layouts["shop"] = Layout(incarnation="made anew", splits=[Split(1, 1), Split(50, 4)])
+    assert view.may_hold_back(60)
+    assert "no router has begun yet" in await view.holds_back("c", 60)
