@@ -24,6 +24,8 @@ from shared.events.outcome import DeadReason
 
 SUCCESS = Reply(200, b'{"success":true}')
 LONGEST_KEY = 4096
+_OF_SDKS = frozenset({"timestamp", "sequence", "messageId"})
+"""Members beside `batch` that SDKs write about the request: nobody misspelt them."""
 
 
 class _Single(msgspec.Struct, gc=False):
@@ -193,7 +195,7 @@ def read_calls(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
             return admission.refuse(413, "context_too_large", defaults.detail)
         return admission.refuse(400, "invalid_batch", defaults.detail)
     ignored = ignored_defaults(context, integrations)
-    ignored += ["unknown_batch_member" for _ in batch.ignored]
+    ignored += ["unknown_batch_member" for _ in batch.ignored - _OF_SDKS]
     parsed = Parsed(admission, sent_at=time_of(batch.envelope.sentAt), defaults=defaults, ignored=ignored)
     judge(
         parsed, batch.events, ids_for(request, admission.site, desk, batch.events),

@@ -59,6 +59,10 @@ class Styled(NamedTuple):
     style: str = ""
 
 
+class Exact(str):
+    """A number as it is written, to be copied: it stands right, and is neither rounded nor grouped."""
+
+
 class Screen:
     """Standard output and error of one command."""
 
@@ -300,7 +304,9 @@ def _coloured(part: Styled) -> str:
 def _laid_out(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> Iterator[list[Styled]]:
     """Yields the lines of a table that fits."""
     cells = [[_shown(cell) for cell in row] for row in rows]
-    right = [bool(rows) and all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))]
+    right = [
+        bool(rows) and all(isinstance(row[index], int | float | Exact | None) for row in rows) for index in range(len(columns))
+    ]
     widths = [max(_cells(name), *(_cells(row[index].text) for row in cells), 0) for index, name in enumerate(columns)]
     widths[-1] = min(widths[-1], width - sum(widths[:-1]) - 3 * len(columns) + 1)
     yield []

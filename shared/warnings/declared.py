@@ -58,7 +58,7 @@ WARNED: tuple[Warned, ...] = (
         "ingest_ids_made_total",
         "events",
         meaning="the event came without a `messageId`, so the edge made one; the same event sent again is another event",
-        advice="let the client send a `messageId`, or an `Idempotency-Key` with the request; SDKs do",
+        advice="let the client send a `messageId`, or an `Idempotency-Key` with the request; SDKs do. A webhook needs `message_id` or `content_id`",
     ),
     Warned(
         "json_repaired",

@@ -56,6 +56,7 @@ function start() {
         console.warn("[penstock] a call is left out:", call, error)
       }
     }
+    if (stub && !isArray) console.warn(`[penstock] window.${global} was something else; name another variable by data-global to keep it`)
     window[global] = analytics
     calls.splice(0).forEach(perform)
     // for code that runs after the script, or kept the array of the snippet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import sys
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from penstock.control.reach import open_broker
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_broker
-from penstock.terminal.screen import Screen
+from penstock.terminal.screen import Exact, Screen
 from shared.errors import SetupError
 from shared.project.snapshot import stored_project
 
@@ -72,4 +73,9 @@ def _show(screen: Screen, answer: Answer) -> None:
 
 
 def _short(value: Any) -> Any:
+    """Returns a cell of the table: numbers in full, since people copy ids and compare sums."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float | Decimal):
+        return Exact(value)
     return cut(value, CUT) if isinstance(value, str) else value

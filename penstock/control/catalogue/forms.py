@@ -69,7 +69,7 @@ def typescript(events: Sequence[SeenEvent]) -> str:
             "",
         ]
     lines.append("export interface TrackEvents {")
-    lines += [f"  {json.dumps(event.event)}: {name};" for name, event in names.items() if event.type == "track" and event.event]
+    lines += [f"  {_quoted(event.event)}: {name};" for name, event in names.items() if event.type == "track" and event.event]
     return "\n".join([*lines, "}", ""])
 
 
@@ -129,7 +129,7 @@ def _shape(node: _Node, whole: int, indent: str) -> str:
         return "Record<string, unknown>" if indent else "{ [key: string]: unknown }"
     required = _required(node, whole)
     lines = [
-        f"{indent}  {name if _WORD.fullmatch(name) else json.dumps(name)}{'' if name in required else '?'}: {_type(member, f'{indent}  ')};"
+        f"{indent}  {name if _WORD.fullmatch(name) else _quoted(name)}{'' if name in required else '?'}: {_type(member, f'{indent}  ')};"
         for name, member in node.members.items()
     ]
     return "\n".join(["{", *lines, f"{indent}}}"])
@@ -145,6 +145,12 @@ def _type(node: _Node, indent: str) -> str:
     return " | ".join(sorted(found)) or "unknown"
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
 def _camel(title: str) -> str:
-    name = "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", title) if word)
-    return name if name[:1].isalpha() else f"Event{name}"
+    """Returns a name for an interface. Letters of every script stay, but for those that older targets of TypeScript refuse."""
+    letters = (each if each <= "\uffff" and f"a{each}".isidentifier() and each != "_" else " " for each in title)
+    name = "".join(word[:1].upper() + word[1:] for word in "".join(letters).split())
+    return name if name.isidentifier() else f"Event{name}"

@@ -131,8 +131,13 @@ def test_blanks_and_members_in_any_order_are_read_alike(indent: int | None, sepa
     assert not result.ignored
 
 
+def test_what_sdks_write_beside_the_events_is_no_mistake_of_the_user() -> None:
+    more = ',"timestamp":"2026-01-01T00:00:00Z","sequence":1,"messageId":"m"'
+    assert not parsed("/v1/batch", batch(PAGE % "1", more=more)).ignored
+
+
 def test_what_stands_beside_the_events_and_means_nothing_is_counted() -> None:
-    more = ',"sequence":1,"context":"text","integrations":[],"foo":{"a":[1]}'
+    more = ',"library":1,"context":"text","integrations":[],"foo":{"a":[1]}'
     ignored = parsed("/v1/batch", batch(PAGE % "1", more=more)).ignored
     assert sorted(ignored) == [
         "context_not_an_object",

@@ -211,3 +211,18 @@ def test_a_value_in_a_script_of_a_tag_ends_no_text_and_no_comment() -> None:
     console.log(JSON.stringify([same, globalThis.hacked ?? null]))"""
     )
     assert told(code) == [True, None]
+
+
+@pytest.mark.parametrize(("before", "words"), [("{mine: 1}", 1), ("[]", 0), ("undefined", 0)])
+def test_a_variable_that_belongs_to_something_else_is_taken_with_a_word(before: str, words: int) -> None:
+    code = f"""
+    const said = []
+    console.warn = (text) => said.push(text)
+    globalThis.HTMLScriptElement = class {{ src = "http://edge/p.js"; dataset = {{key: "shop", page: "off", consent: "wait"}} }}
+    document.currentScript = new HTMLScriptElement()
+    globalThis.window = globalThis
+    globalThis.analytics = {before}
+    await import(FOLDER + "start.mjs")
+    console.log(JSON.stringify([said.filter((text) => text.includes("window.analytics was something else")).length, analytics.initialized]))
+    """
+    assert told(code) == [words, True]

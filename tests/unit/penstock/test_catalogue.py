@@ -68,6 +68,15 @@ def test_types_of_typescript_have_an_interface_for_each_event() -> None:
     assert typescript(seen()) == TYPESCRIPT
 
 
+def test_types_keep_the_letters_of_every_script() -> None:
+    names = ["Größe 🦊 注文", "हिन्दी नाम", "1. Schritt", "a\u2028b", "🦊", "𠮷野家"]
+    text = typescript([_event("shop", NameCount("track", name, 1.0, 2.0, 1, {}), EventDetails("track", name)) for name in names])
+    interfaces = [line.split()[2] for line in text.splitlines() if line.startswith("export interface")]
+    assert interfaces == ["Größe注文", "हिन्दीनाम", "Event1Schritt", "AB", "Event", "野家", "TrackEvents"]
+    assert '  "Größe 🦊 注文": Größe注文;' in text
+    assert '  "a\\u2028b": AB;' in text
+
+
 TYPESCRIPT = """\
 // what a site has sent: written by `penstock catalog types`
 

@@ -9,8 +9,11 @@ from typing import Any, cast
 import asyncpg
 import duckdb
 import pytest
+from click.testing import CliRunner
 
 from loader.warehouses.postgres.connect import Link
+from penstock.command.cli import cli
+from penstock.command.verbs import query as verb
 from penstock.control.data import query
 from penstock.control.data.query import Answer, ask, choose
 from shared.errors import ConfigError, Permanent, SetupError
@@ -95,3 +98,17 @@ async def test_what_the_driver_refuses_itself_is_told_in_its_words(monkeypatch: 
     monkeypatch.setattr(query, "connect", connect)
     with pytest.raises(Permanent, match="expects 1 argument"):
         await ask("wh", {"type": "postgres", "host": "db"}, "SELECT $1", 0)
+
+
+def test_a_table_shows_numbers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, row = ["id", "price", "year", "paid", "none"], [1795828537949010176, 19.95, 2026, True, None]
+
+    async def asked(*_: object) -> Answer:
+        return Answer(destination="wh", columns=columns, rows=[row])
+
+    monkeypatch.setattr(verb, "_ask", asked)
+    lines = CliRunner().invoke(cli, ["query", "SELECT"]).output.splitlines()
+    assert lines[1:4:2] == [
+        "                  id   price   year   paid   none",
+        " 1795828537949010176   19.95   2026   true      -",
+    ]
