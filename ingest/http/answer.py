@@ -115,3 +115,9 @@ def not_stored(exc: Exception, admission: Admission) -> Refusal:
     if isinstance(exc, Permanent):
         return admission.refuse(413, "too_large", f"the events cannot be stored: {exc}")
     raise exc
+
+
+def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:
+    """Returns the refusal of a body."""
+    refusal = Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
+    return refusal if admission is None else admission.refuse(413, refusal.code, refusal.message)

@@ -22,7 +22,8 @@ from ingest.clients.origins import VARY, Origins, preflight_headers
 from ingest.clients.own_address import host_of, own_url
 from ingest.clients.queries import parse_query
 from ingest.contract import NO_HEADERS, Admission, HttpRequest, Parsed, Refusal, Reply
-from ingest.http.answer import RETRY_AFTER_SECONDS, Answered, as_reply, not_stored
+from ingest.http.answer import RETRY_AFTER_SECONDS, Answered, as_reply, not_stored, too_large
+from ingest.http.heads import NO_QUERY, Alike
 from ingest.http.request_ids import new_request_id
 from ingest.http.routes import Match, Routes
 from ingest.intake.intake import Intake, Sender
@@ -47,7 +48,6 @@ TOO_MANY_BYTES = Refusal(503, "overloaded", "too many bytes at once; try again",
 
 _NO_PLACE = Place()
 _NO_ANSWER = Answered(Reply(0, b""))
-_NO_QUERY: Mapping[str, str] = {}
 _INTERNAL = Refusal(500, "internal", "the request failed; its events were not accepted")
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,30 @@ class Pipeline:
             method=method,
             route=match.route,
             params=match.params,
-            query=parse_query(query) if query else _NO_QUERY,
+            query=parse_query(query) if query else NO_QUERY,
             headers=headers,
             body=body,
             host=host_of(place.authority or host),
             base_url="" if body else self._base_url(place, host, peer, local),
             query_text=query,
         )
+
+    def ask_alike(self, known: Alike, query: str, body: bytes, *, peer: str | None, local: str) -> HttpRequest:
+        """Returns what `ask` does, for a head that is like another one."""
+        trusted = self.intake.proxies.trusted
+        if known.host is not None and known.local == local and not trusted:
+            asked = known.ask(query, body)
+            if not known.is_opened:
+                known.is_opened = True
+                if known.match.protocol.NAME in self._with_cookies:
+                    known.admission = self.known_admission(known.match, asked._replace(query=NO_QUERY))
+            return asked
+        asked = self.ask(
+            match=known.match, method=known.method, query=query, headers=known.headers, body=body, peer=peer, local=local
+        )
+        if not trusted:
+            known.host, known.base_url, known.local = asked.host, asked.base_url, local
+        return asked
 
     def host(self, headers: Mapping[str, str], peer: str | None) -> str:
         """Returns the host name the client called."""
@@ -378,9 +395,3 @@ def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes |
         return too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
     except BadEncoding as exc:
         return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
-
-
-def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:
-    """Returns the refusal of a body."""
-    refusal = Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
-    return refusal if admission is None else admission.refuse(413, refusal.code, refusal.message)

@@ -111,11 +111,12 @@ class Quick:
         found = heads.alike(head, keys)
         if found is None:
             return False
-        match, method, query, headers, size = found
+        known, query = found
+        match, size = known.match, known.size
         body = data[end + len(END) :]
         if (
             len(body) != size
-            or (size and method != "POST")
+            or (size and known.method != "POST")
             or size > self._max_bytes
             or size > keys.smallest_request
             or body[:2] == GZIP_MAGIC
@@ -128,8 +129,7 @@ class Quick:
         turn.hold(size)
         parser.turns.append(turn)
         peer = parser.connection.peer
-        local = "" if size else parser.connection.local
-        asked = pipeline.ask(match=match, method=method, query=query, headers=headers, body=body, peer=peer, local=local)
+        asked = pipeline.ask_alike(known, query, body, peer=peer, local="" if size else parser.connection.local)
         if size and match.has_keys and not pipeline.intake.proxies.trusted:
             admission = pipeline.known_admission(match, asked)
             if admission is not None:

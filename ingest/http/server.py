@@ -23,14 +23,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ingest.clients.own_address import host_of
 from ingest.clients.queries import parse_query
 from ingest.contract import HttpRequest, Refusal
-from ingest.http.answer import RETRY_AFTER_SECONDS, Answer, Answered
+from ingest.http.answer import RETRY_AFTER_SECONDS, Answer, Answered, too_large
 from ingest.http.connections import Connection, Connections
 from ingest.http.pipeline import (
     HEALTH_PATH,
     TOO_MANY_BYTES,
     TOO_MANY_REQUESTS,
     Pipeline,
-    too_large,
 )
 from ingest.http.quick import Quick
 from ingest.http.routes import NO_PARAMS, Match, Routes

@@ -99,19 +99,21 @@ def variants(chance: random.Random) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_read_is_what_the_parser_reads(seed: int) -> None:
+    """Looked up, read by a pattern, or as the lines of an earlier head behind another query."""
     known, taken = knowing(POST, GET), 0
     for head in variants(random.Random(seed)):
         found = known.alike(head, KEYS)
         if found is None:
             continue
         taken += 1
-        message = parse(head, b"{" * found.size)
+        alike, read = found
+        message = parse(head, b"{" * alike.size)
         assert message is not None, head
         path, _, query = message.path.partition("?")
-        assert (found.method, found.query, list(found.headers.items())) == (
+        assert (alike.method, read, list(alike.headers.items())) == (
             message.method,
             query,
-            list(message.headers.items()),
+            [(name.lower(), value) for name, value in message.headers.items()],
         ), head
         assert head.split(b" ")[1].startswith(path.encode())
         assert not message.should_close
@@ -129,16 +131,13 @@ def test_signatures_cookies_queries_and_lengths_differ() -> None:
         .replace(b"Length: 2", b"Length: 17")
     )
     found = known.alike(other, KEYS)
-    assert isinstance(found, Alike)
-    assert (found.query, found.size, found.headers["x-sign"], found.headers["COOKIE"]) == (
-        "x=%20y",
-        17,
-        "sha256=00ff",
-        "a=b; c=e",
-    )
-    bare = known.alike(GET.replace(b"?e=pv", b""), KEYS)
-    assert bare is not None
-    assert (bare.method, bare.query, bare.size) == ("GET", "", 0)
+    assert found is not None
+    alike, query = found
+    assert (query, alike.size, alike.headers["x-sign"], alike.headers["cookie"]) == ("x=%20y", 17, "sha256=00ff", "a=b; c=e")
+    found = known.alike(GET.replace(b"?e=pv", b""), KEYS)
+    assert found is not None
+    bare, query = found
+    assert (bare.method, query, bare.size) == ("GET", "", 0)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +185,63 @@ def test_shapes_are_bounded_and_die_with_their_keys(monkeypatch: pytest.MonkeyPa
     assert not known.shapes
 
 
+QUERIES = [
+    b"e=pv&url=https%3A%2F%2Fx", b"", b"a=b#c", b"a b", b"a=b HTTP/1.1", b"a=b HTTP/1.0", b"\xc3\xa9", b"\x7f", b"a?b", b"%zz", b"\t", b"\0", b'"<>{}|',
+]  # fmt: skip
+
+
+def reading(found: tuple[Alike, str] | None) -> tuple[object, ...] | None:
+    return found and (found[0].method, found[1], found[0].size, dict(found[0].headers))
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=repr)
+def test_lines_that_came_before_behind_another_query_are_read_as_a_head_that_comes_first(query: bytes) -> None:
+    other = GET.replace(b"e=pv", query)
+    known = knowing(GET)
+    for number in range(3):
+        assert known.alike(GET.replace(b"e=pv", b"n=%d" % number), KEYS)
+    assert len(known.rests) == 1
+    assert reading(known.alike(other, KEYS)) == reading(knowing(GET).alike(other, KEYS))
+    assert known.alike(GET.replace(b"/i?e=pv", b"/j?" + query), KEYS) is None
+    assert known.alike(other.replace(b"HTTP/1.1", b"HTTP/1.0"), KEYS) is None
+
+
+def test_a_shape_that_comes_often_is_read_by_a_pattern_that_takes_no_other_head() -> None:
+    signed = [POST.replace(b"X-Sign: abc", b"X-Sign: %d" % number) for number in range(heads.OFTEN)]
+    often, seldom = knowing(POST), knowing(POST)
+    for head in signed:
+        assert often.alike(head, KEYS)
+    assert often.patterns == 1
+    taken = 0
+    for head in variants(random.Random(7)):
+        if head.startswith(b"POST"):
+            found = reading(often.alike(head, KEYS))
+            assert found == reading(seldom.alike(head, KEYS)) or (b":  " in head and found is not None), head
+            seldom.often.clear()
+            taken += found is not None
+    assert taken > 100
+
+
+def test_patterns_and_remembered_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "OFTEN", 1)
+    monkeypatch.setattr(heads, "MOST_PATTERNS", 6)
+    monkeypatch.setattr(heads, "RESTS_BYTES", 10_000)
+    monkeypatch.setattr(heads, "CAME", 5)
+    shapes = [GET.replace(b"/i", b"/%d" % (number % 2)) + b"\r\nX-%d: y" % number for number in range(40)]
+    known = knowing(*shapes)
+    for head in shapes:
+        for _ in range(3):
+            assert known.alike(head, KEYS)
+    assert known.patterns == 6
+    assert all(len(each) <= heads.PATTERNS_OF_LINE for each in known.often.values())
+    assert 0 < known.rests_bytes <= 10_000
+    assert 0 < len(known.rests) < 10
+    newer = KeyIndex(Project())
+    known.use_keys(newer)
+    assert not known.rests
+    assert not known.often
+
+
 async def test_requests_of_alike_heads_are_answered_alike_both_ways() -> None:
     longer = TRACK.replace(b"Sold", b"Sold again")
     pixel = "/v1/pixel/track?writeKey=web&data=%s"
@@ -209,3 +265,20 @@ async def test_requests_of_alike_heads_are_answered_alike_both_ways() -> None:
             request("/v1/track", longer, KEY),
         ]
     )
+
+
+async def test_a_key_in_the_query_counts_beside_a_domain_that_opened_the_same_lines_before() -> None:
+    rest = b" HTTP/1.1\r\nHost: shop.example.com\r\nCookie: sp=0f8fad5b-d9cb-469f-a165-70867728950e\r\n\r\n"
+    queries = (
+        b"",
+        b"",
+        b"&a=b",
+        b"&a=b%20c",
+        b"&writeKey=nobody",
+        b"&token=strict",
+        b"&writekey=web",
+        b"&writeKey=",
+        b"#x",
+        b"&a=b",
+    )
+    await both_ways([b"GET /i?e=pv&eid=e%d" % number + query + rest for number, query in enumerate(queries)])
