@@ -23,7 +23,7 @@ export interface Event {
 export interface CallOptions {
   context?: Properties
   integrations?: { [name: string]: boolean | Properties }
-  timestamp?: string
+  timestamp?: string | Date
   anonymousId?: string
   userId?: string
   messageId?: string
@@ -57,6 +57,9 @@ export interface Options {
   debug?: boolean
 }
 
+/** Elements of the page, as `querySelectorAll` and arrays hold them. */
+export type Elements = Element | Iterable<Element> | NodeListOf<Element> | HTMLCollectionOf<Element>
+
 export type Callback = (event: Event) => void
 
 export interface Analytics {
@@ -70,8 +73,8 @@ export interface Analytics {
   identify(traits: Properties, options?: CallOptions, callback?: Callback): Promise<Event>
   group(groupId: string | number, traits?: Properties, options?: CallOptions, callback?: Callback): Promise<Event>
   alias(to: string | number, from?: string | number, options?: CallOptions, callback?: Callback): Promise<Event>
-  trackLink(elements: Element | Iterable<Element>, event: string | ((element: Element) => string), properties?: Properties): Analytics
-  trackForm(elements: Element | Iterable<Element>, event: string | ((element: Element) => string), properties?: Properties): Analytics
+  trackLink(elements: Elements, event: string | ((element: Element) => string), properties?: Properties): Analytics
+  trackForm(elements: Elements, event: string | ((element: Element) => string), properties?: Properties): Analytics
   /** Forgets the user and starts a new anonymous visitor. */
   reset(): void
   /** When the settings and the device destinations are there; at once while consent waits. */

@@ -180,6 +180,8 @@ def _show(screen: Screen, found: Status) -> None:
         )
     accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
     screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
+    for what, count in list(found.edge_dropped.items())[:SHOWN_REFUSED]:
+        screen.say(f"edge: left out {counted(count, 'event')} since its start: {what}", "dim")
     for site, events in found.unrouted_by_site.items():
         screen.say(f"site {site}: {waits(events)} for the router", "yellow")
     for what, count in list(found.refused.items())[:SHOWN_REFUSED]:

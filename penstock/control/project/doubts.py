@@ -54,6 +54,16 @@ def doubts(project: Project) -> list[Problem]:
     found += [
         Problem(f"functions.{name}", "no connection names it, so it never runs") for name in project.functions if name not in used
     ]
+    planned = {site.tracking_plan for site in project.sites.values()}
+    found += [
+        Problem(f"tracking_plans.{name}", "no site names it in `tracking_plan`, so it checks nothing")
+        for name in project.tracking_plans
+        if name not in planned
+    ]
+    looked = {use.table for connection in project.connections.values() for use in connection.lookups}
+    found += [
+        Problem(f"lookups.{name}", "no connection names it, so it is not read") for name in project.lookups if name not in looked
+    ]
     for name, device in project.devices.items():
         found.extend(_fields(device.where, f"connections.{name}.where"))
         found.extend(_made_by_the_server(device.where, f"connections.{name}.where"))

@@ -68,7 +68,8 @@ def compare(
     if before_resolved is not None and after_resolved is not None:
         seen = {change.path for change in changes}
         changes.extend(
-            _of_code(change, before_resolved, after_resolved) or Change(path=change.path, kind="variable")
+            _of_code(change, before_resolved, after_resolved)
+            or (change if _of_a_file(change, before, after) else _hidden(change))
             for change in _walk("", plain(before_resolved), plain(after_resolved))
             if not any(change.path == path or change.path.startswith((f"{path}.", f"{path}[")) for path in seen)
         )
@@ -82,6 +83,17 @@ def _of_code(change: Change, before: Mapping[str, Any], after: Mapping[str, Any]
     if (section, member, change.kind) != ("functions", "code", "change"):
         return None
     return Change(path=change.path, kind="change", lines=difference(code_of(before, name), code_of(after, name)))
+
+
+def _of_a_file(change: Change, *documents: Mapping[str, Any]) -> bool:
+    """Whether a change is one of the file of a tracking plan, whose content stands in the resolved document only."""
+    plans = [each.get("tracking_plans") or {} for each in documents]
+    paths = [f"tracking_plans.{name}" for found in plans for name, plan in found.items() if plan and plan.get("file")]
+    return any(change.path == path or change.path.startswith(f"{path}.") for path in paths)
+
+
+def _hidden(change: Change) -> Change:
+    return Change(path=change.path, kind="variable")
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:

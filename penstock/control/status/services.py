@@ -71,9 +71,18 @@ def of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str
 
 def refused_by(scrapes: Sequence[Scrape]) -> dict[str, int]:
     """Returns requests refused at the edge since its start, by code, site and key; the most first."""
+    return _by_labels(scrapes, "ingest_requests_refused_total")
+
+
+def dropped_by(scrapes: Sequence[Scrape]) -> dict[str, int]:
+    """Returns events left out on purpose at the edge since its start, by reason and site; the most first."""
+    return _by_labels(scrapes, "ingest_events_dropped_total")
+
+
+def _by_labels(scrapes: Sequence[Scrape], counter: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for scrape in scrapes:
-        for labels, value in scrape.samples.get("ingest_requests_refused_total", ()):
+        for labels, value in scrape.samples.get(counter, ()):
             what = ", ".join(f"{label} {labels[label]}" for label in sorted(labels) if labels[label])
             found[what] = found.get(what, 0) + int(value)
     return dict(sorted(found.items(), key=lambda each: -each[1]))

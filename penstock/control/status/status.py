@@ -23,7 +23,15 @@ from penstock.control.status.archived import ArchiveStatus, read_archives, read_
 from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
 from penstock.control.status.feeds import GOOD as GOOD_FEEDS
 from penstock.control.status.feeds import FeedStatus, read_feeds
-from penstock.control.status.services import dead_lost_of, not_answering, of_processes, of_services, refused_by, words_on
+from penstock.control.status.services import (
+    dead_lost_of,
+    dropped_by,
+    not_answering,
+    of_processes,
+    of_services,
+    refused_by,
+    words_on,
+)
 from penstock.control.status.warned import Wanted, read_all
 from penstock.control.wording import waits
 from penstock.stack.home import StackState
@@ -98,6 +106,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The same by site; only sites that have some."""
     edge_dead: int = 0
     """Dead letters of events that the edge rejected."""
+    edge_dropped: dict[str, int] = {}
+    """Events left out on purpose at the edge since its start (of suppressed people, of bots), by reason and site, as far as known."""
     refused: dict[str, int] = {}
     """Requests refused at the edge since its start, by code, site and key, as far as known."""
     dead_lost: dict[str, int] = {}
@@ -219,6 +229,7 @@ async def read_status(
         unrouted=sum(each.unrouted for each in sites.values()),
         unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},
         edge_dead=edge_dead,
+        edge_dropped=dropped_by(scrapes),
         refused=refused_by(scrapes),
         dead_lost=dead_lost_of(scrapes),
         warnings=dict(warnings.most_common()),

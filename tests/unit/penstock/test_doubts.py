@@ -75,3 +75,18 @@ def test_a_function_that_no_connection_names_never_runs() -> None:
     assert [str(doubt) for doubt in doubts(decode_project(document))] == [
         "functions.idle: no connection names it, so it never runs"
     ]
+
+
+def test_a_plan_and_a_lookup_that_nobody_names_do_nothing() -> None:
+    use = {"table": "used", "key": "userId", "into": "context.x"}
+    document = {
+        "sites": {"shop": {"tracking_plan": "used"}},
+        "destinations": {"wh": {"type": "duckdb", "path": "x"}},
+        "tracking_plans": {"used": {}, "idle": {}},
+        "lookups": {name: {"file": "/x.csv", "key": "id"} for name in ("used", "idle")},
+        "connections": {"c": {"site": "shop", "destination": "wh", "lookups": [use]}},
+    }
+    assert [str(doubt) for doubt in doubts(decode_project(document))] == [
+        "tracking_plans.idle: no site names it in `tracking_plan`, so it checks nothing",
+        "lookups.idle: no connection names it, so it is not read",
+    ]

@@ -78,6 +78,16 @@ def test_another_value_of_a_variable_is_told_without_the_value() -> None:
     assert changes == [Change(path="destinations.wh.dsn", kind="variable")]
 
 
+def test_a_changed_file_of_a_tracking_plan_is_no_variable_and_shows_what_changed() -> None:
+    document = {"tracking_plans": {"shop": {"file": "plans/shop.yaml"}}}
+    old, new = (
+        {"tracking_plans": {"shop": {"file": "plans/shop.yaml", "unplanned_events": word}}} for word in ("report", "drop")
+    )
+    assert compare(document, document, old, new) == [
+        Change(path="tracking_plans.shop.unplanned_events", kind="change", before="report", after="drop")
+    ]
+
+
 def test_a_written_change_is_not_told_again_as_a_changed_variable() -> None:
     after = changed(["destinations", "wh", "dsn"], "${OTHER}")
     old, new = changed(["destinations", "wh", "dsn"], "a"), changed(["destinations", "wh", "dsn"], "b")

@@ -107,11 +107,13 @@ def test_a_row_of_eighty_columns_shows_whole_sums_and_refusals_say_how_many_more
     monkeypatch.setenv("COLUMNS", "80")
     line = ConnectionStatus(connection="shop-wh", state="catching up", received=5, replayed=3, delivered=7, dead=1)
     refused = {f"code {number}": 10 - number for number in range(7)}
-    _show(Screen(), Status(revision=1, connections=[line], refused=refused, dead_lost={f"evicted, {n}": 1 for n in range(6)}))
+    lost, left = {f"evicted, {n}": 1 for n in range(6)}, {"reason forgotten, site shop": 3}
+    _show(Screen(), Status(revision=1, connections=[line], refused=refused, dead_lost=lost, edge_dropped=left))
     out = capsys.readouterr().out
     assert next(each.split() for each in out.splitlines() if "shop-wh" in each) == [
         *("shop-wh", "catching", "up", "5", "+", "3", "7", "0", "1", "0")
     ]
     assert {"received", "delivered", "dropped", "dead", "waiting"} < {*out.split()}
+    assert "edge: left out 3 events since its start: reason forgotten, site shop" in out
     assert "edge: refused 9 requests more, of 2 other kinds" in out
     assert "1 dead letter of 1 other lost" in out
