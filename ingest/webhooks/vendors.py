@@ -2,7 +2,7 @@
 
 Facts are from the vendors' pages: docs.github.com/webhooks, docs.stripe.com/webhooks/signature, shopify.dev/docs/apps/build/webhooks,
 docs.slack.dev/authentication/verifying-requests-from-slack, the Event Webhook's pages at www.twilio.com/docs/sendgrid,
-www.twilio.com/docs/usage/security and standardwebhooks.com. `tests/unit/ingest/test_webhook_vendors.py` signs with other code.
+www.twilio.com/docs/usage/security and standardwebhooks.com. `tests/unit/ingest/webhooks/signed.json` holds what their own libraries signed.
 """
 
 from __future__ import annotations
