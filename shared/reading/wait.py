@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+
+_SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
+"""Shopify writes `2.0`, which RFC 9110 does not know."""
 
 
 def retry_after(headers: Mapping[str, str], at: float) -> float | None:
@@ -16,8 +20,8 @@ def retry_after(headers: Mapping[str, str], at: float) -> float | None:
         at: when the answer came (epoch seconds).
     """
     text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
+    if _SECONDS.fullmatch(text):
+        return min(float(text[:100]), 999_999_999.0)
     when = http_date(text)
     if when is None:
         return None
