@@ -11,8 +11,7 @@ from functions_runtime.forgetting import keep_forgetting
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.lookups.tables import Tables
 from functions_runtime.sandbox.pool import Pool
-from functions_runtime.settings import PREFIX, FunctionsSettings
-from shared.driving.egress import Guard, networks
+from functions_runtime.settings import PREFIX, FunctionsSettings, guard_of
 from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
 from shared.settings import read_settings
@@ -29,8 +28,7 @@ async def main(context: ServiceContext) -> None:
     settings = read_settings(FunctionsSettings, PREFIX)
     if settings.lease < 2:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {settings.lease:g}s")])
-    allowed = networks(settings.egress, f"{PREFIX}EGRESS")
-    fetcher = Fetcher(Guard(allowed, remedy=f"an operator allows networks with {PREFIX}EGRESS"))
+    fetcher = Fetcher(guard_of(settings))
     pool = Pool(
         settings.sandboxes,
         float(settings.idle),

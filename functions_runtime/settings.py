@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, field
 
+from shared.driving.egress import Guard, networks
 from shared.jetstream.lease import TTL_SECONDS
 from shared.reading.units import ByteSize, Duration
 
@@ -37,6 +38,16 @@ class FunctionsSettings(msgspec.Struct, frozen=True, kw_only=True):
     egress: Annotated[
         str,
         Meta(
-            description="networks that `fetch` may reach although they are not of the internet, joined by commas: `10.1.0.0/16, 127.0.0.1`"
+            description="networks that `fetch` and `hydrate` may reach although they are not of the internet, joined by commas: `10.1.0.0/16, 127.0.0.1`"
         ),
     ] = ""
+
+
+def guard_of(settings: FunctionsSettings) -> Guard:
+    """Returns the egress guard of functions and hydration.
+
+    Raises:
+        ConfigError: `egress` is no list of networks.
+    """
+    allowed = networks(settings.egress, f"{PREFIX}EGRESS")
+    return Guard(allowed, remedy=f"an operator allows networks with {PREFIX}EGRESS")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from functions_runtime.sandbox.chain import CallError
 from shared.driving.egress import Guard, Refused
+from shared.reading.wait import retry_after
 from shared.tasks import timeout
 
 DEFAULT_SECONDS = 2.0
@@ -28,6 +30,14 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _OF_ONE_PLACE = frozenset(("authorization", "cookie", "proxy-authorization"))
 """Headers that do not follow a redirect to another host."""
 _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
+
+
+class Got(NamedTuple):
+    """An answer to `Fetcher.get`. `body`: empty where it is none of use, and too large. `after`: the seconds of its `Retry-After`."""
+
+    status: int
+    body: bytes
+    after: float | None = None
 
 
 class Fetcher:
@@ -67,14 +77,19 @@ class Fetcher:
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
             raise CallError(f"fetch: {exc or type(exc).__name__}") from exc
 
-    async def get(self, address: str, headers: Mapping[str, str], *, seconds: float, most_bytes: int) -> tuple[int, bytes]:
-        """Sends a GET; returns the status and body of its answer. The headers go to the scheme, host and port of `address` only.
+    async def get(self, address: str, headers: Mapping[str, str], *, seconds: float, most_bytes: int) -> Got:
+        """Sends a GET; returns its answer. The headers go to the scheme, host and port of `address` only.
 
         Raises:
-            TooLargeError: the answer has more bytes.
+            TooLargeError: an answer 2xx has more bytes.
+            NoAddressError: `address` is none.
             CallError: it may not be sent, or nothing comes back in time. The words name hosts, and no address.
         """
-        url, host = _url(address), URL(address).host
+        try:
+            url = _url(address)
+        except (CallError, ValueError) as exc:  # a port beyond all ports, a host that IDNA does not know
+            raise NoAddressError("the address is no http address") from exc
+        host = url.host
         sent = {"accept": "application/json", "accept-encoding": "identity"} | {
             name.lower(): each for name, each in headers.items()
         }
@@ -85,8 +100,10 @@ class Fetcher:
                     async with self._opened().get(url, headers=sent, allow_redirects=False) as answer:
                         place = answer.headers.get("location") if answer.status in REDIRECTS else None
                         if place is None:
-                            return answer.status, await _body_of(answer, most_bytes)
-                    target = _url(str(url.join(URL(place))))
+                            return await _got(answer, most_bytes)
+                    target = url.join(URL(place))
+                    if target.scheme not in ("http", "https") or not target.host:
+                        raise CallError(f"{host} redirects to what is no http address")
                     if target.origin() != url.origin():
                         sent = {"accept": "application/json", "accept-encoding": "identity"}
                     url, host = target, target.host
@@ -130,6 +147,10 @@ class Fetcher:
             await self._client.close()
 
 
+class NoAddressError(CallError):
+    """Nothing can be sent to this address, now and later."""
+
+
 class TooLargeError(CallError):
     """The answer has more bytes than are taken."""
 
@@ -143,6 +164,16 @@ async def _body_of(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
             raise TooLargeError(f"the answer has more than {most_bytes} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+async def _got(answer: aiohttp.ClientResponse, most_bytes: int) -> Got:
+    try:
+        body = await _body_of(answer, most_bytes)
+    except TooLargeError:
+        if 200 <= answer.status < 300:
+            raise
+        body = b""  # a long page that says why counts by its status
+    return Got(answer.status, body, retry_after(answer.headers, time.time()))
 
 
 def _reason(exc: Exception) -> str:

@@ -19,6 +19,8 @@ MARK = "hydration"
 MOST_VALUE_CHARACTERS = 512
 MOST_URL_CHARACTERS = 4096
 PREFIX = "hydrate."
+UNASKED = "unasked."
+"""Before the name of a webhook: under the first tries are counted, under the second events wait without a try."""
 Kind = Literal["ok", "missing", "again", "failed"]
 
 
@@ -32,20 +34,24 @@ class Ask(NamedTuple):
 class Answer(NamedTuple):
     """What came of a GET. `value`: the JSON of an answer that is `ok`. `words`: what was wrong, without anything of the address but its host.
 
-    `kind`: ok, missing, again (nothing came that would not come later), failed (it stays so).
+    `kind`: ok, missing, again (nothing came that would not come later), failed (it stays so). `after`: the seconds for which it must not be asked.
+    `unasked`: no request was sent, since an earlier answer asked to wait.
     """
 
     kind: Kind
     status: int = 0
     value: Any = None
     words: str = ""
+    after: float = 0.0
+    unasked: bool = False
 
 
 class Wait(NamedTuple):
-    """The event must come again; `function` is the name under which tries are counted."""
+    """The event must come again, in `after` seconds at the earliest; `function` is the name under which tries are counted."""
 
     message: str
     function: str
+    after: float = 0.0
 
 
 Hydrates = Callable[[JSON, RequestContext, Callable[[JSON], object] | None], "bool | Dead | Wait"]
@@ -99,11 +105,12 @@ class Hydration:
         mark = JSON(status=answer.status) if answer.status else JSON()
         if kind == "missing" and hydrate.missing == "again":
             kind = "again"
-        if kind == "again" and self._failures >= len(hydrate.delays):
+        is_try = not answer.unasked or not hydrate.delays
+        if kind == "again" and is_try and self._failures >= len(hydrate.delays):
             kind = "failed"
         self.results[name, kind] += 1
         if kind == "again":
-            return Wait(f"webhook {name}: {answer.words}", f"{PREFIX}{name}")
+            return Wait(f"webhook {name}: {answer.words}", f"{PREFIX if is_try else UNASKED}{name}", answer.after)
         if kind == "ok":
             _put(event, hydrate.into_path, answer.value, clean)
         elif (hydrate.missing if kind == "missing" else hydrate.failed) == "dead_letter":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from functions_runtime.rules.hydrating import UNASKED
 from functions_runtime.rules.packing import Finished, Letter, Prepared, Retry
 from shared.events.dead import DeadLetter, encode_dead, origin_of
 from shared.events.frame import Frame, RequestContext, encode_frame, pack, select
@@ -119,9 +120,11 @@ def _later(
     for function, indexes in groups.items():
         seconds = delay(function)
         if seconds is not None:
+            seconds = max(seconds, *(prepared.waits[index].after if index in prepared.waits else 0.0 for index in indexes))
+            count = max(1, failures - 1) if function.startswith(UNASKED) else failures
             payload = encode_frame(select(_with_full(prepared, indexes), indexes))
-            msg_id = f"{origin}.{digest_of(indexes)}.{function}.{failures}"
-            found.append(Later(msg_id, payload, events=len(indexes), failures=failures, delay=seconds))
+            msg_id = f"{origin}.{digest_of(indexes)}.{function}.{count}"
+            found.append(Later(msg_id, payload, events=len(indexes), failures=count, delay=seconds))
     return found
 
 

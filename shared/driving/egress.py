@@ -59,6 +59,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 class Refused(OSError):
     """An address may not be reached."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)  # an OSError without a number writes `[Errno None]` before it
+
 
 class Guard(AbstractResolver):
     """Resolves names to the addresses that are allowed.

@@ -221,7 +221,7 @@ def _show(screen: Screen, sent: Sent) -> None:
 )
 @click.option("--key", metavar="ID", help="Key that it is sent with; default: the first of the site.")
 @click.option("--webhook", metavar="NAME", help="EVENT is a delivery to this webhook.")
-@click.option("--fetch", is_flag=True, help="Send the requests of `fetch`; else they fail.")
+@click.option("--fetch", is_flag=True, help="Send the requests of `fetch` and `hydrate`; else they fail.")
 @at_home
 def explain(
     setting: Setting, event: Path, site: str | None, file: Path, key: str | None, webhook: str | None, fetch: bool

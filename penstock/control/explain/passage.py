@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from functions_runtime.definition import Definition
-from functions_runtime.host.fetch import Fetcher
 from functions_runtime.hydration.asking import ask_all
 from functions_runtime.lookups.tables import joined
 from functions_runtime.rules.hydrating import Hydrates, Hydration, Wait
@@ -22,8 +21,7 @@ from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
 from functions_runtime.settings import FunctionsSettings
 from penstock.control.explain.steps import Changed, FunctionStep, HydrationStep, IdentityStep, LookupStep, RuleStep, Way
-from penstock.control.functions.tried import Bench, Tried
-from shared.driving.egress import Guard
+from penstock.control.functions.tried import Bench, Tried, command_fetcher
 from shared.events.event import JSON
 from shared.events.frame import Frame, RequestContext
 from shared.events.outcome import Dead, DeadReason
@@ -46,6 +44,9 @@ async def passed(way: Way, definition: Definition, frame: Frame, *, fetch: bool)
         ConfigError: a function cannot be loaded.
         SetupError, Transient: no sandbox starts, or a lookup cannot be read.
     """
+    if not fetch:  # nothing is sent, so no secret of a header is needed
+        unsent = {name: msgspec.structs.replace(each, headers={}) for name, each in definition.hydrates.items()}
+        definition = definition._replace(hydrates=unsent)
     definition = definition.revealed()
     hydrate = await _hydration(definition, frame, way, fetch=fetch)
     join = await joined(definition)
@@ -70,7 +71,7 @@ async def _hydration(definition: Definition, frame: Frame, way: Way, *, fetch: b
     if not fetch:
         way.hydration.append(HydrationStep(webhook=ask.webhook, address=address, result="unasked"))
         return None
-    fetcher = Fetcher(Guard())
+    fetcher = command_fetcher()
     try:
         answers = await ask_all(fetcher, [ask], definition.hydrates)
     finally:

@@ -15,9 +15,10 @@ from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from functions_runtime.sandbox.chain import CallError, Chain
 from functions_runtime.sandbox.guest import BrokenError, Code, Limits, Spec
+from functions_runtime.settings import PREFIX, FunctionsSettings, guard_of
 from penstock.control.functions.bucket import MemoryBucket
-from shared.driving.egress import Guard
 from shared.errors import ConfigError, Problem, SetupError
+from shared.settings import read_settings
 
 OWNER = "local"
 _FATES = {wire.SAME: "unchanged", wire.OUTPUTS: "changed", wire.DROPPED: "dropped", wire.DEAD: "dead_letter"}
@@ -128,6 +129,15 @@ def read_code(files: Sequence[Path]) -> tuple[Code, ...]:
     return tuple(found)
 
 
+def command_fetcher() -> Fetcher:
+    """Returns what sends requests for a command: it may reach what functions_runtime may under this environment.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    return Fetcher(guard_of(read_settings(FunctionsSettings, PREFIX)))
+
+
 class Bench:
     """A chain that is tried; an async context manager.
 
@@ -147,7 +157,7 @@ class Bench:
     ) -> None:
         here: dict[str, Any] = {"site": {"id": "local", "name": "local"}, "source": {"id": "local", "name": "local"}, "props": {}}
         here |= {"destination": {"id": "local", "type": "local"}, "connection": {"id": "local", "mode": "stream", "options": {}}}
-        self._fetcher = Fetcher(Guard()) if fetch else None
+        self._fetcher = command_fetcher() if fetch else None
         self._host = LocalHost()
         self._chain = Chain(Spec(code, {**here, **(shared or {})}, on_error, limits), self._host)
 

@@ -18,6 +18,7 @@ from shared.reading.units import ByteSize, Duration
 
 PLACE = re.compile(r"\{([^{}]*)\}")
 DELAYS = (10.0, 60.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding"))
 _KNOWN_BY = frozenset(("messageId", "type", "event", "userId", "anonymousId", "timestamp", "receivedAt", "context"))
@@ -107,15 +108,26 @@ def _check_url(path: str, hydrate: Hydrate) -> Iterator[Problem]:
         if not hydrate.hosts:
             text = "the sender chooses this address; name the hosts that it may have in `hosts`, since the headers go there"
             yield Problem(f"{path}.hosts", text)
+        for number, host in enumerate(hydrate.hosts):
+            if not _HOST.fullmatch(host) or not _is_place(f"http://{host}/"):
+                yield Problem(
+                    f"{path}.hosts[{number}]", f"expected a host such as api.example.com or api.example.com:8443, got {host!r}"
+                )
         return
     if hydrate.hosts:
         yield Problem(f"{path}.hosts", "means nothing where `url` names its host; take it out")
-    parts = urlsplit(PLACE.sub("0", hydrate.url))
+    try:
+        parts = urlsplit(PLACE.sub("0", hydrate.url))
+    except ValueError as exc:  # an IPv6 address without its end
+        yield Problem(f"{path}.url", f"is no address: {exc}")
+        return
     start = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         yield Problem(
             f"{path}.url", "expected an http or https address without a user, such as https://api.example.com/orders/{id}"
         )
+    elif not _is_place(start):
+        yield Problem(f"{path}.url", f"{parts.netloc} is no host that can be reached; correct its name or its port")
     elif not hydrate.url.lower().startswith(start.lower()):
         yield Problem(f"{path}.url", "its host must be written out; paths of the payload may stand behind it")
     if "{" not in hydrate.url:
@@ -123,3 +135,12 @@ def _check_url(path: str, hydrate: Hydrate) -> Iterator[Problem]:
             f"{path}.url",
             "names nothing of the payload, so all deliveries would get the same; write a path in braces, such as {id}",
         )
+
+
+def _is_place(address: str) -> bool:
+    """Whether an address has a host and a port that a request can be sent to."""
+    try:
+        parts = urlsplit(address)
+        return parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:  # a port beyond all ports, a label that is empty or too long
+        return False

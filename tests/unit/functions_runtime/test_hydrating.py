@@ -33,6 +33,7 @@ from shared.settings import ServiceSettings
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 
+HINTS = b'{"__sql_type_a": "text", "a": 1, "JITSU_TABLE_NAME": "x", "deep": {"__sql_\\u0074ype_b": "text"}}'
 URL = "https://api.example.com/orders/{id}"
 
 
@@ -219,7 +220,15 @@ class Vendor:
             raise web.HTTPFound(f"{self.other}/orders/here")
         if id_ == "loop":
             raise web.HTTPFound("/orders/loop")
-        texts = {"large": b"[" + b"1," * 100_000 + b"1]", "html": b"<html>", "deep": b"[" * 100_000}
+        if id_.startswith("page"):
+            return web.Response(status=int(id_[4:]), body=b"x" * 100_000)
+        texts = {
+            "hints": HINTS,
+            "bom": b"\xef\xbb\xbf[1]",
+            "large": b"[" + b"1," * 100_000 + b"1]",
+            "html": b"<html>",
+            "deep": b"[" * 100_000,
+        }
         return web.Response(body=texts.get(id_, b'{"id":"%b"}' % id_.encode()))
 
 
@@ -246,7 +255,7 @@ async def fetcher() -> Any:
     [
         ("200", "ok"), ("a", "ok"), ("204", "missing"), ("404", "missing"), ("410", "missing"), ("202", "again"), ("401", "again"), ("403", "again"),
         ("429", "again"), ("500", "again"), ("503", "again"), ("400", "failed"), ("422", "failed"), ("large", "failed"), ("html", "failed"),
-        ("deep", "failed"), ("loop", "again"),
+        ("deep", "failed"), ("loop", "again"), ("bom", "ok"), ("page503", "again"), ("page404", "missing"), ("page200", "failed"),
     ],
 )  # fmt: skip
 async def test_an_answer_counts_by_its_status_and_its_bytes(vendor: Any, fetcher: Fetcher, id_: str, kind: str) -> None:
@@ -266,6 +275,17 @@ async def test_headers_go_to_their_host_only(vendor: Any, fetcher: Fetcher) -> N
     assert "x-api-key" not in other.headers[0]
 
 
+@pytest.mark.parametrize("address", ["http://api.example.com:99999/", "http://xn--/", "http:///x", "http://[::1/"])
+async def test_what_is_no_address_fails_at_once_and_ends_no_frame(fetcher: Fetcher, address: str) -> None:
+    assert await ask_one(fetcher, address, hydrate_of()) == Answer("failed", words="the address is no http address")
+
+
+async def test_an_answer_chooses_no_types_and_tables(vendor: Any, fetcher: Fetcher) -> None:
+    """Customers fill the objects of an API: what only functions may say to the loader is taken out."""
+    found = await ask_one(fetcher, vendor.url.replace("{id}", "hints"), hydrate_of(url=vendor.url))
+    assert found.value == {"a": 1, "deep": {}}
+
+
 @pytest.mark.parametrize("address", ["http://169.254.169.254/a", "http://[::1]:1/a", "http://localhost:1/a", "http://10.0.0.1/a"])
 async def test_addresses_that_are_not_of_the_internet_are_not_asked(address: str) -> None:
     fetcher = Fetcher(Guard(remedy="an operator allows more"))
@@ -274,7 +294,8 @@ async def test_addresses_that_are_not_of_the_internet_are_not_asked(address: str
     finally:
         await fetcher.close()
     assert found.kind == "again"
-    assert "is no address of the internet; an operator allows more" in found.words
+    host = found.words.partition(" ")[0]
+    assert found.words == f"{host} cannot be reached: {host} is no address of the internet; an operator allows more"
 
 
 async def test_no_more_are_asked_at_once_and_after_so_many_failures_in_a_row_none(vendor: Any, fetcher: Fetcher) -> None:

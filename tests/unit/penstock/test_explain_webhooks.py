@@ -11,10 +11,8 @@ from aiohttp.test_utils import TestServer
 
 from penstock.command.cli import run
 from penstock.command.explained import _lines as lines_of
-from penstock.control.explain import passage
 from penstock.control.explain.explain import explain
 from penstock.terminal import exits
-from shared.driving.egress import Guard, networks
 from shared.project.read import load_project
 from shared.reading.document import parse_document
 
@@ -78,10 +76,10 @@ async def _sold(_: web.Request) -> web.Response:
 async def test_hydration_is_shown_and_sent_only_when_asked_for(fetch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     application = web.Application()
     application.router.add_get("/orders/{id}", _sold)
-    monkeypatch.setattr(passage, "Guard", lambda: Guard(networks("127.0.0.1", "X")))
+    monkeypatch.setenv("PENSTOCK_FUNCTIONS_EGRESS", "127.0.0.1")
     async with TestServer(application) as server:
         address = f"{server.make_url('/orders/')}{{id}}?key=hidden"
-        hydrate = {"url": address, "into": "properties.order"}
+        hydrate = {"url": address, "into": "properties.order", "headers": {} if fetch else {"X": "${file:/run/secrets/none}"}}
         project = load_project(
             json.dumps({**parse_document(PROJECT), "webhooks": {"hook": {"site": "shop", "type": "open", "hydrate": hydrate}}})
         )
@@ -95,3 +93,12 @@ async def test_hydration_is_shown_and_sent_only_when_asked_for(fetch: bool, monk
     lines = "\n".join(lines_of(way))
     assert "hydration of hook: GET " in lines
     assert "hidden" not in lines
+
+
+async def test_a_request_that_may_not_be_sent_says_what_allows_it() -> None:
+    hydrate = {"url": "http://127.0.0.1:1/{id}"}
+    project = load_project(
+        json.dumps({**parse_document(PROJECT), "webhooks": {"hook": {"site": "shop", "type": "open", "hydrate": hydrate}}})
+    )
+    (way,) = (await explain(b'{"id": 7}', project, "shop", webhook="hook", fetch=True)).connections
+    assert way.hydration[0].detail.endswith("an operator allows networks with PENSTOCK_FUNCTIONS_EGRESS")
