@@ -139,7 +139,10 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
         return decoded
     message, pieces = decoded
     id_, ping = _value(message.id, binary), _value(message.ping, binary)
-    found = (Credential("body", message.key), *known) if message.key else tuple(known)
+    # a key of this message takes the place of an earlier one: a client may name one in each of a million messages
+    found = (
+        (Credential("body", message.key), *(each for each in known if each.carrier != "body")) if message.key else tuple(known)
+    )
     batch = b"" if bytes(message.batch) in _NULLS else bytes(message.batch)
     has_events = bool(batch or pieces is not None or bytes(message.event))
     if not has_events and ping is not None:

@@ -44,7 +44,7 @@ class Micro:
     def reset(self) -> None:
         """Forgets all."""
         self._kept: dict[str, deque[tuple[int, Item]]] = {"good": deque(), "bad": deque()}
-        self._bytes = 0
+        self._bytes = {"good": 0, "bad": 0}
 
     def note(self, parsed: Parsed, at: float) -> None:
         """Takes the events of a request that were accepted or became dead letters.
@@ -92,9 +92,10 @@ class Micro:
 
     def _keep(self, name: str, size: int, item: Item) -> None:
         self._kept[name].append((size, item))
-        self._bytes += size
-        while self._kept[name] and (len(self._kept[name]) > self._most_events or self._bytes > self._most_bytes):
-            self._bytes -= self._kept[name].popleft()[0]
+        self._bytes[name] += size
+        # each has half of the room: many good events must not push out the bad one that a suite looks for
+        while self._kept[name] and (len(self._kept[name]) > self._most_events or self._bytes[name] > self._most_bytes // 2):
+            self._bytes[name] -= self._kept[name].popleft()[0]
 
 
 def _first(items: list[Item], filters: Mapping[str, Any]) -> list[Item]:

@@ -103,7 +103,10 @@ def read_folder(folder: str) -> dict[str, bytes]:
             if len(found) >= MOST_FILES or path.stat().st_size > LARGEST_BYTES:
                 log.warning("schema left out: too many, or too large", extra={"path": str(path)})
                 continue
-            found[name] = path.read_bytes()
+            try:
+                found[name] = path.read_bytes()
+            except OSError as exc:  # the others count
+                log.warning("schema left out: it cannot be read", extra={"path": str(path), "error": str(exc)})
     except OSError as exc:
         log.warning("schemas cannot be read", extra={"folder": folder, "error": str(exc)})
     if not found:

@@ -63,6 +63,8 @@ function lane(device, base, tools, warn) {
       isFull = true
       return
     }
+    // as the edge gets it: options of the page may hold what only JSON leaves out, such as functions
+    const copy = JSON.parse(JSON.stringify(event))
     waiting++
     wanted++
     if (!chain) {
@@ -74,7 +76,6 @@ function lane(device, base, tools, warn) {
       })
       if (isFresh) inTurn("does not forget the visitor", begin)
     }
-    const copy = structuredClone(event)
     const before = refusals
     chain = chain.then(
       async (handle) => {

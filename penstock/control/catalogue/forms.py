@@ -18,6 +18,8 @@ ENOUGH_SAMPLES = 20
 """From here on a property that was in every sample counts as required."""
 _ROOTS = {"identify": "traits", "group": "traits"}
 _WORD = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
+_TAKEN = frozenset({"Array", "Record", "TrackEvents"})
+"""Names that the file itself uses."""
 _SCRIPT = {"string": "string", "boolean": "boolean", "integer": "number", "number": "number", "null": "null"}
 
 
@@ -58,13 +60,14 @@ def typescript(events: Sequence[SeenEvent]) -> str:
     names: dict[str, SeenEvent] = {}
     for event in events:
         name = _camel(title_of(event))
-        while name in names:
+        while name in names or name in _TAKEN:
             name += "_"
         names[name] = event
     lines = ["// what a site has sent: written by `penstock catalog types`", ""]
     for name, event in names.items():
         lines += [
-            f"/** {title_of(event).replace('*/', '')} */",
+            # the name comes from a client: it must not end the comment
+            f"/** {title_of(event).replace('*/', '* /')} */",
             f"export interface {name} {_shape(_tree(event), event.sampled, '')}",
             "",
         ]

@@ -17,7 +17,9 @@ export async function load(options, tools) {
     layer.push({ "gtm.start": Date.now(), event: "gtm.js" })
     await tools.script(options.script || address(options), options.integrity ? { integrity: options.integrity, crossorigin: "anonymous" } : {})
   }
-  const isNew = { properties: true }
+  // the data layer merges: what it has of the event before, it would show with this one
+  let before = []
+  const empty = (keys) => layer.push(Object.fromEntries(keys.map((key) => [key, null])))
   const handle = (event) => {
     if (layer.length > MOST_WAITING && !window.google_tag_manager) {
       if (told) return
@@ -25,9 +27,15 @@ export async function load(options, tools) {
       throw new Error("the vendor's script does not take its events; further ones are left out")
     }
     consent(event.context?.consent?.categoryPreferences)
-    if (!isNew.properties) layer.push(Object.fromEntries(OWN.map((key) => [key, null])))
-    isNew.properties = false
-    layer.push(pushed(event, options, nameOf, parametersOf))
+    const found = pushed(event, options, nameOf, parametersOf)
+    if (before.length) empty([...OWN, ...before.filter((key) => !OWN.includes(key) && !Object.hasOwn(found, key))])
+    before = Object.keys(found)
+    layer.push(found)
+  }
+  // tags that fire before the next event must not meet the visitor of before
+  handle.reset = () => {
+    if (before.length) empty([...OWN, ...before.filter((key) => !OWN.includes(key) && key !== "event")])
+    before = []
   }
   handle.consent = (may, granted) => consent.decide(may || Object.keys(options.consent_mode).length ? granted : false)
   return handle

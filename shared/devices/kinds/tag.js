@@ -22,6 +22,8 @@ export function load(options, tools) {
 function parsed(html) {
   const template = document.createElement("template")
   template.innerHTML = html
+  // a template reads as if the page had no scripts: its images would load beside what the scripts do
+  for (const element of template.content.querySelectorAll("noscript")) element.remove()
   return template.content
 }
 

@@ -13,13 +13,18 @@ in_page = pytest.mark.asyncio(loop_scope="module")
 HTML = """<div class="it" title="{{ event.properties.bad }}">{{ event.event }}: {{event.properties.bad}}</div>
 <a class="it" href="{{ event.properties.link }}">whole</a><a class="it" href="/p?q={{ event.properties.bad }}&e={{ event.event }}">part</a>
 <script class="code">(window.ran ??= []).push({{ event.properties }})</script>
-<script class="theirs" src="{{ event.properties.code }}"></script>"""
+<script class="theirs" src="{{ event.properties.code }}"></script>
+<noscript><img class="twice" src="/twice.gif?{{ event.event }}"></noscript>"""
 BAD = """"'><script>window.hacked=1</script>&</script><img src=x onerror=window.hacked=1>\u2028"""
 
 
 @in_page
 async def test_values_of_the_event_are_text_in_markup_json_in_scripts_and_percent_encoded_in_addresses(shop: Stand) -> None:
-    tag = {"type": "tag", "html": HTML, "load": "<i id=once></i><script>window.loads = (window.loads || 0) + 1</script>"}
+    tag = {
+        "type": "tag",
+        "html": HTML,
+        "load": "<noscript><i class=twice></i></noscript><i id=once></i><script>window.loads = (window.loads || 0) + 1</script>",
+    }
     key = await shop.new_site(devices={"tag": tag})
     page = await shop.opened(shop.put("/tag", shop.script(key, page="off")))
     await page.evaluate(
@@ -30,7 +35,7 @@ async def test_values_of_the_event_are_text_in_markup_json_in_scripts_and_percen
     await page.wait_for_function("window.ran?.length === 2")
     assert await page.evaluate("[window.hacked, window.loads, document.querySelectorAll('#once').length]") == [None, 1, 1]
     assert await page.evaluate("window.ran.map(({bad}) => bad)") == [BAD, BAD]
-    assert await page.evaluate("document.querySelectorAll('.theirs[src]').length") == 0
+    assert await page.evaluate("document.querySelectorAll('.theirs[src], .twice').length") == 0
     first, link, part = await page.evaluate("[...document.querySelectorAll('.it')].slice(0, 3).map((each) => each.outerHTML)")
     assert await page.evaluate("document.querySelector('div.it').textContent") == f"T: {BAD}"
     assert await page.evaluate("document.querySelector('div.it').title") == BAD

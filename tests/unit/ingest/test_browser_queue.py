@@ -226,3 +226,19 @@ def test_a_variable_that_belongs_to_something_else_is_taken_with_a_word(before: 
     console.log(JSON.stringify([said.filter((text) => text.includes("window.analytics was something else")).length, analytics.initialized]))
     """
     assert told(code) == [words, True]
+
+
+def test_an_event_with_what_json_leaves_out_reaches_devices_too_and_takes_no_place_for_ever() -> None:
+    code = """
+    const {startDevices} = await import(FOLDER + "devices.mjs")
+    globalThis.told = []
+    const src = "data:text/javascript,export const load = () => (event) => told.push(event)"
+    const given = startDevices({devices: [{src, consent: [], names: []}], base: "http://x/", warn: console.error, log: () => 0})
+    for (let n = 0; n < 1001; n++) given({n, context: {call: () => 0}})
+    while (told.length < 1000) await new Promise((done) => queueMicrotask(() => import("data:text/javascript,").then(done)))
+    given({n: "last"})
+    while (told.length < 1001) await new Promise((done) => queueMicrotask(() => import("data:text/javascript,").then(done)))
+    console.log(JSON.stringify([told[0], told.at(-1)]))"""
+    # the 1001st waited behind a thousand
+    quiet = code.replace("warn: console.error", "warn: () => 0")
+    assert told(quiet) == [{"n": 0, "context": {}}, {"n": "last"}]

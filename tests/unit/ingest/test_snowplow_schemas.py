@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 
 from ingest.clients.keys import KeyIndex
-from ingest.contract import Parsed
+from ingest.contract import Parsed, Refusal
+from ingest.trackers.micro import Micro
 from ingest.trackers.schemas import Schemas, read_folder, schemas_of
 from shared.project.model import Key, Project, Site
 from shared.project.snowplow import Snowplow
@@ -84,3 +86,25 @@ def test_made_up_names_take_no_memory() -> None:
         with pytest.raises(KeyError):
             schemas.fault(f"iglu:a/b{number}/jsonschema/1-0-0", b"1")
     assert schemas._made == {}  # what it keeps
+
+
+def test_a_file_that_cannot_be_read_leaves_out_itself_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "1-0-0":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert sorted(read_folder(str(folder))) == ["iglu:com.acme/order/jsonschema/1-0-1", "iglu:com.acme/order/jsonschema/2-0-0"]
+
+
+def test_micro_keeps_a_bad_event_however_many_good_ones_come() -> None:
+    micro = Micro(most_bytes=4000)
+    good = parsed(post(payload(*[{"e": "pv", "eid": str(UUID(int=n))} for n in range(100)]), x_write_key="web"), CountingDesk())
+    micro.note(good, 0.0)
+    assert 0 < micro.counts()["good"] < 100
+    micro.note_refusal(post(b"{"), Refusal(400, "invalid_json", "no JSON"), "snowplow")
+    micro.note(good, 0.0)
+    assert micro.counts()["bad"] == 1

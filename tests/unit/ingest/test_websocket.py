@@ -141,3 +141,12 @@ def test_a_handshake_has_few_keys() -> None:
     found = websocket.credentials(get("/v1/ws")._replace(headers={"sec-websocket-protocol": offered}))
     assert Credential("header", "web") in found
     assert len(found) <= websocket.MAX_OFFERED
+
+
+def test_a_key_in_each_message_takes_the_place_of_the_one_before() -> None:
+    known = KNOWN
+    for number in range(50):
+        found = websocket.read(json.dumps({"key": "web", "id": number, "event": EVENT}), CountingDesk(), known)
+        assert isinstance(found, SocketMessage)
+        known = tuple(found.credentials)
+    assert known == (Credential("body", "web"), *KNOWN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jsonschema
+import msgspec
 
 from penstock.control.catalogue.dbt import sources
 from penstock.control.catalogue.forms import json_schemas, tracking_plan, typescript
@@ -75,6 +76,20 @@ def test_types_keep_the_letters_of_every_script() -> None:
     assert interfaces == ["Größe注文", "हिन्दीनाम", "Event1Schritt", "AB", "Event", "野家", "TrackEvents"]
     assert '  "Größe 🦊 注文": Größe注文;' in text
     assert '  "a\\u2028b": AB;' in text
+
+
+def test_no_name_that_a_client_makes_up_leaves_its_comment_or_hides_a_type_of_the_file() -> None:
+    event = seen()[0]
+    named = [msgspec.structs.replace(event, event=name) for name in ("**// ; evil() /*", "Record", "Array", "Track Events")]
+    text = typescript(named)
+    assert all(line.count("*/") <= 1 for line in text.splitlines())
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("export interface")] == [
+        "Evil",
+        "Record_",
+        "Array_",
+        "TrackEvents_",
+        "TrackEvents",
+    ]
 
 
 TYPESCRIPT = """\
