@@ -20,7 +20,7 @@ from shared.errors import NotConnected
 from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, trace_of, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import Bucket, value_of
 from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
@@ -118,10 +118,11 @@ class Again:
 
         Raises:
             NotConnected: the broker does not answer.
+            SetupError: the note of what waits cannot be read.
         """
         entry = await self._bucket.get(self._key)
         self._revision = entry.revision if entry else 0
-        self._state = msgspec.json.decode(entry.value, type=_State) if entry and entry.value else _State()
+        self._state = value_of(entry, _State) or _State()
         more = await self._reader.count() > 0
         while more:
             message = await self._reader.next(FIRST_SECONDS)

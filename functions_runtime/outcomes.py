@@ -15,8 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from functions_runtime.again import Again
 from functions_runtime.rules.outcome import STAGE, Outcome, decode_outcome, encode_outcome
 from shared.errors import Permanent
@@ -26,6 +24,7 @@ from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.waiting import NOTES_OF_FUNCTIONS, newest_places
 from shared.telemetry.metrics import Telemetry
@@ -164,7 +163,7 @@ def _decoded(value: bytes | None) -> Outcome | None:
         return None
     try:
         return decode_outcome(value)
-    except msgspec.MsgspecError as exc:  # of a later version
+    except UNREADABLE as exc:  # of a later version
         log.warning("a note of what became of a frame cannot be read", extra={"error": str(exc)})
         return None
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import ConfigError, Problem
+from shared.reading.decode import UNREADABLE
 from shared.telemetry.health import Report
 from shared.telemetry.names import CounterName
 
@@ -129,7 +130,7 @@ def _ask(child: ChildPage) -> Report:
         return Report(False, {"service": down})
     try:
         return msgspec.json.decode(_fetch(f"{child.url}/ready")[1], type=Report)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return Report(False, {"service": "does not answer yet"})
 
 

@@ -43,6 +43,7 @@ from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.streams.dead_log import LostLetters
 from shared.tasks import task_group, timeout
+from shared.workers import keep_on
 
 HEADROOM_BYTES = 256 * 1024
 """Size of a frame beside the body of its one largest event."""
@@ -105,11 +106,13 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         )
         holder.append(intake)
         routes = Routes(http_protocols())
-        start(_follow_project(context, intake, routes), "ingest-project")
+        start(
+            keep_on(context.health, "following the project", lambda: _follow_project(context, intake, routes)), "ingest-project"
+        )
         start(_measure(context, packer), "ingest-gauges")
         readiness = Readiness(context=context, outlet=outlet, spool=spool, lost=lost, refusals=intake.refusals)
         await readiness.look()  # before `/ready` answers 200
-        start(readiness.keep(), "ingest-readiness")
+        start(keep_on(context.health, "looking at streams", readiness.keep), "ingest-readiness")
         await _serve(context=context, settings=settings, intake=intake, routes=routes, start=start)
 
 

@@ -36,6 +36,7 @@ from shared.jetstream import topology
 from shared.jetstream.address import parse_address, without_password
 from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import ConfigWatcher, watch_config
+from shared.reading.decode import UNREADABLE
 from shared.settings import ServiceSettings, read_settings
 from shared.streams.fill import watch_fill
 from shared.streams.reports import keep_report
@@ -277,7 +278,7 @@ async def _lacking(broker: Broker) -> list[str]:
     """Returns the streams that the broker lacks; none, if it does not say."""
     try:
         return await topology.missing(broker) if broker.nc.is_connected else []
-    except (NatsError, OSError, TimeoutError, msgspec.MsgspecError):
+    except (NatsError, OSError, TimeoutError, *UNREADABLE):
         return []  # the link tells when it is back
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.errors import SetupError
+from shared.reading.decode import UNREADABLE
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -40,7 +41,7 @@ def read_state(text: bytes | None, cursor: str) -> State:
         return State(cursor=cursor)
     try:
         found = msgspec.json.decode(text, type=State)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise SetupError(f"the state of the stream is not one that this connector wrote: {exc}; reset the stream") from exc
     if found.version != 1:
         raise SetupError("a later version of Penstock wrote the state of the stream; run that version, or reset the stream")

@@ -13,7 +13,7 @@ import msgspec
 
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import Bucket, value_of
 
 CHANGEABLE = ("config", "auth")
 """The options of which a connector may change one, the first that its entry has."""
@@ -39,12 +39,12 @@ class ChangedOptions:
 
         Raises:
             NotConnected: the broker does not answer.
+            SetupError: the kept options cannot be read.
         """
-        entry = await self._bucket.get(self._key)
-        if entry is None or entry.value is None:
+        changed = value_of(await self._bucket.get(self._key), _Changed)
+        if changed is None or changed.of != self._of:
             return self._document
-        changed = msgspec.json.decode(entry.value, type=_Changed)
-        return {**self._document, self._option: changed.config} if changed.of == self._of else self._document
+        return {**self._document, self._option: changed.config}
 
     async def write(self, config: bytes) -> None:
         """Keeps options, as JSON.

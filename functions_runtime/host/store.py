@@ -17,6 +17,7 @@ import msgspec
 from functions_runtime.sandbox.chain import CallError
 from shared.errors import Conflict, Permanent, Transient
 from shared.jetstream.kv import Entry
+from shared.reading.decode import UNREADABLE
 from shared.reading.units import Duration
 
 DEFAULT_SECONDS = 31 * 86_400.0
@@ -24,6 +25,12 @@ MOST_VALUE_BYTES = 64 * 1024
 MOST_KEY_CHARACTERS = 1024
 _SEPARATORS = re.compile(r"[\s:/|,;#]")
 TTL_MISSING, TTL_NEVER = -2, -1
+_LEAST = {"set": 2, "add": 2, "swap": 4}
+_TAKEN = {
+    "set": "a key and a value",
+    "add": "a key and a value",
+    "swap": "a key, a value, a time and the revision that `read` gave",
+}
 
 
 class _Kept(msgspec.Struct, array_like=True):
@@ -41,7 +48,7 @@ def names_person(value: bytes, names: Set[str]) -> bool:
     """Whether a stored value is of a person: an id stands in its key, as a whole or between separators, or as a text in its JSON."""
     try:
         kept = _decode(value)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
     quoted = bytes(kept.value)
     return bool(
@@ -93,6 +100,8 @@ class Store:
         if not args or not isinstance(args[0], str) or not 0 < len(args[0]) <= MOST_KEY_CHARACTERS:
             raise CallError(f"store: a key is a text of 1 to {MOST_KEY_CHARACTERS} characters")
         key = args[0]
+        if len(args) < _LEAST.get(op, 1) or (op == "swap" and type(args[3]) is not int):
+            raise CallError(f"store: {op} takes {_TAKEN[op]}")
         try:
             match op:
                 case "get":
@@ -109,7 +118,7 @@ class Store:
                     kept = self._kept(key, entry)
                     return {"value": None if kept is None else kept.value, "revision": 0 if entry is None else entry.revision}
                 case "swap":
-                    return await self._swap(key, args[1], _seconds(args[2]), revision=int(args[3]))
+                    return await self._swap(key, args[1], _seconds(args[2]), revision=args[3])
                 case "set":
                     await self._set(key, args[1], _seconds(args[2] if len(args) > 2 else None))
                     return None
@@ -132,14 +141,22 @@ class Store:
     def _kept(self, key: str, entry: Entry | None) -> _Kept | None:
         if entry is None or not entry.value:
             return None
-        kept = _decode(entry.value)
+        try:
+            kept = _decode(entry.value)
+        except UNREADABLE as exc:
+            raise CallError(
+                f"store: the value of {key[:50]!r} is damaged, or of a later release; delete it or set it anew"
+            ) from exc
         return None if kept.key != key or (kept.ends_at and kept.ends_at <= self._clock()) else kept
 
     def _left(self, kept: _Kept) -> float:
         return max(0, round(kept.ends_at - self._clock())) if kept.ends_at else TTL_NEVER
 
     async def _set(self, key: str, value: object, seconds: float | None, *, revision: int | None = None) -> None:
-        body = msgspec.json.encode(value)
+        try:
+            body = msgspec.json.encode(value)
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as exc:
+            raise CallError(f"store: the value of {key[:50]!r} has no JSON: {type(exc).__name__}") from exc
         if len(body) > MOST_VALUE_BYTES:
             raise CallError(f"store: the value of {key[:50]!r} is larger than {MOST_VALUE_BYTES >> 10} KiB")
         ends_at = 0.0 if seconds is None else self._clock() + seconds

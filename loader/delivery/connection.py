@@ -17,8 +17,6 @@ import contextlib
 import logging
 from functools import partial
 
-import msgspec
-
 from loader.contract.events import EventDestination
 from loader.contract.warehouse import Destination
 from loader.delivery.destinations import Destinations, open_session
@@ -45,6 +43,7 @@ from shared.errors import PenstockError
 from shared.events.shares import Shares
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
+from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.tasks import together
 from shared.threads import ThreadGate
@@ -155,7 +154,7 @@ class ConnectionLoader:
     async def _while_held(self, lease: leases.Lease) -> None:
         sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))
         # for the gauges, while its destination cannot be opened; a session reports it if the accounts cannot be read
-        with contextlib.suppress(PenstockError, msgspec.MsgspecError):
+        with contextlib.suppress(PenstockError, *UNREADABLE):
             await self._accounts.read(not_known)
         context = self._context
         context.telemetry.gauge("loader_period_seconds", self._period_seconds, connection=self._name)

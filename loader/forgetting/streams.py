@@ -19,6 +19,7 @@ from shared.forget.person import Person
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import Message, StreamReader
+from shared.reading.decode import UNREADABLE
 
 SILENCE_SECONDS = 10.0
 
@@ -77,7 +78,7 @@ async def find_letters(broker: Broker, person: Person, *, remove: bool) -> int:
     async for message in _messages(broker, topology.DEAD):
         try:
             held = decode_message(message.payload)
-        except msgspec.MsgspecError:  # of a later version
+        except UNREADABLE:  # of a later version
             continue
         gone = [index for index, letter in enumerate(held.letters) if person.has_letter(letter)]
         noted = [index for index, each in enumerate(held.ended) if person.has_letter(each.letter)]

@@ -20,6 +20,7 @@ from shared.errors import Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket, Entry
+from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -202,6 +203,6 @@ class Stops:
 def _decode(entry: Entry | None) -> Stop | None:
     if entry is None or entry.value is None:
         return None
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(*UNREADABLE):
         return msgspec.json.decode(entry.value, type=Stop)
     return None

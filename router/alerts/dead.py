@@ -12,6 +12,7 @@ from shared.events.headers import EVENTS
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import StreamReader
+from shared.reading.decode import UNREADABLE
 
 QUIET_SECONDS = 900.0
 """A run ends after this time without a letter."""
@@ -57,7 +58,7 @@ async def read_new(broker: Broker, mark: DeadMark, now: float) -> DeadMark:
             _, stage, name = message.subject.split(".", 2)
             try:
                 letters = [letter for letter in decode_dead(message.payload) if letter.id is None]
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 letters, number = [], int(message.headers.get(EVENTS, "1"))
             else:
                 number = len(letters)

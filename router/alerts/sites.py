@@ -18,6 +18,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot
+from shared.reading.decode import UNREADABLE
 from shared.streams.waiting import look_at_next
 
 BEHIND_SECONDS = 60.0
@@ -38,7 +39,7 @@ class Histories:
             NotConnected: the broker does not answer.
         """
         value = await self._cells.setdefault(site, Cell(self._broker, HISTORIES + site)).value()
-        with contextlib.suppress(msgspec.MsgspecError):  # of another version
+        with contextlib.suppress(*UNREADABLE):  # of another version
             return msgspec.json.decode(value, type=History) if value else None
         return None
 
@@ -77,7 +78,7 @@ async def read_sites(
     for name, site in sites.items():
         entry, states[name] = entries.get(state_key(name)), SiteState()
         shared = entries.get(layout_key(name))
-        with contextlib.suppress(msgspec.MsgspecError, SetupError):  # of a later version
+        with contextlib.suppress(*UNREADABLE, SetupError):  # of a later version
             if shared is not None and (layout := decode_layout(shared.value, name)) is not None:
                 states[name] = await read_summed(broker, name, layout)
             elif entry is not None and entry.value:

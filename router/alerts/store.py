@@ -16,6 +16,7 @@ from shared.errors import Conflict, Fenced, PenstockError
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 
 MEMORY_KEY = "alerts.memory"
 LEDGERS = "alerts.ledger."
@@ -161,7 +162,7 @@ def encode_ledger(ledger: Ledger) -> bytes:
 
 def decode_ledger(value: bytes | None) -> Ledger:
     """Returns a stored ledger; an empty one in place of what cannot be read."""
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(*UNREADABLE):
         if value:
             return msgspec.json.decode(value, type=Ledger)
     return Ledger()
@@ -169,7 +170,7 @@ def decode_ledger(value: bytes | None) -> Ledger:
 
 def decode_memory(value: bytes | None) -> Memory:
     """Returns the stored memory; an empty one in place of what cannot be read."""
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(*UNREADABLE):
         if value:
             return msgspec.json.decode(value, type=Memory)
     return Memory()
@@ -193,7 +194,7 @@ async def read_silences(broker: Broker, now: float) -> dict[str, list[Silence]]:
     """
     found: dict[str, list[Silence]] = {}
     for entry in await Bucket(broker, topology.STATE_BUCKET).entries(SILENCES):
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             silences = msgspec.json.decode(entry.value or b"[]", type=list[Silence])
             if kept := [each for each in silences if now < each.until]:
                 found[entry.key.removeprefix(SILENCES)] = kept
@@ -213,7 +214,7 @@ async def write_silence(broker: Broker, alert: str, silence: Silence, now: float
     while True:
         entry = await bucket.get(SILENCES + alert)
         before: list[Silence] = []
-        with contextlib.suppress(msgspec.MsgspecError):  # of another version
+        with contextlib.suppress(*UNREADABLE):  # of another version
             before = msgspec.json.decode(entry.value, type=list[Silence]) if entry is not None and entry.value else []
         begins = now < silence.until
         kept = [each for each in before if now < each.until and each.about != silence.about and (begins or silence.about)]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import msgspec
-
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 from shared.streams.runs import WISHES, Wish, decode_wish
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Wishes:
                     self._wishes[name] = decode_wish(entry.value)
                 else:
                     self._wishes.pop(name, None)
-            except msgspec.MsgspecError as exc:  # of a later version; an error here would end the router
+            except UNREADABLE as exc:  # of a later version; an error here would end the router
                 log.error("a wish of a run cannot be read", extra={"connection": name, "error": str(exc)})
                 continue
             self._changed.set()

@@ -23,11 +23,12 @@ from shared.events.frame import Frame, decode_frame, encode_frame, select
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.identity import identify
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import Bucket, value_of
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import Message, StreamReader
 from shared.project.model import Project
 from shared.project.problems import SITES, From, are_wanted, is_reserved
+from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.warnings.events import site_of
 
@@ -69,7 +70,7 @@ class Source(NamedTuple):
 def _dead(message: Message, store: Store) -> Iterator[Frame]:
     try:
         found = decode_message(message.payload)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         log.warning(
             "a message of DEAD is of a later version, its letters become no rows", extra={"seq": message.seq, "error": str(exc)}
         )
@@ -125,7 +126,7 @@ async def copy(broker: Broker, source: Source) -> int:
     bucket = Bucket(broker, topology.STATE_BUCKET)
     entry = await bucket.get(source.key)
     revision = entry.revision if entry is not None else 0
-    place = msgspec.json.decode(entry.value, type=Place) if entry is not None and entry.value is not None else Place()
+    place = value_of(entry, Place) or Place()
     stream = await identify(broker, source.stream)
     if place.incarnation != stream.incarnation or place.seq > stream.last_seq:
         place = Place(stream.incarnation)

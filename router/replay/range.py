@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 
 from shared.errors import ConfigError, Conflict, Problem
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import Bucket, value_of
 
 Bound = datetime | int | None
 """A time, a sequence of EVENTS, or no bound."""
@@ -64,8 +64,8 @@ async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> Rep
     key = _key(replay_id)
     while True:
         entry = await bucket.get(key)
-        if entry is not None and entry.value is not None:
-            noted = msgspec.json.decode(entry.value, type=ReplayRange)
+        noted = value_of(entry, ReplayRange)
+        if noted is not None:
             if msgspec.structs.replace(noted, last=wanted.last) != wanted:
                 raise ConfigError(
                     [Problem("id", f"replay {replay_id!r} is of {noted.words}; give the same range, or choose another id")]
@@ -95,5 +95,4 @@ async def noted_range(bucket: Bucket, replay_id: str) -> ReplayRange | None:
     Raises:
         NotConnected: the broker does not answer.
     """
-    entry = await bucket.get(_key(replay_id))
-    return msgspec.json.decode(entry.value, type=ReplayRange) if entry and entry.value else None
+    return value_of(await bucket.get(_key(replay_id)), ReplayRange)

@@ -30,6 +30,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold
+from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.streams.reports import SHARDS, read_reports
 
@@ -93,7 +94,7 @@ class Keeper:
                 try:
                     layout = await carry_on(self._context.broker, name, site.shards)
                     why = await read_words(self._context.broker, name, layout) if layout is not None else ""
-                except (SetupError, msgspec.MsgspecError) as exc:  # its layout, or a state; the others go on
+                except (SetupError, *UNREADABLE) as exc:  # its layout, or a state; the others go on
                     layout, why = None, str(exc)
                 if why:
                     said[name] = why

@@ -15,7 +15,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.identity import Identity
 from shared.jetstream.kv import Bucket
 from shared.project.archive import ArchiveOptions, LocalArchive
-from shared.reading.decode import decode
+from shared.reading.decode import UNREADABLE, decode
 
 PREFIX = "archive."
 
@@ -77,7 +77,7 @@ async def read_notes(broker: Broker) -> dict[str, ArchiveNote]:
     """Returns the notes of all sites that were archived. Raises as `read_note`."""
     found: dict[str, ArchiveNote] = {}
     for entry in await Bucket(broker, topology.STATE_BUCKET).entries(PREFIX):
-        with contextlib.suppress(msgspec.MsgspecError):  # of a later version
+        with contextlib.suppress(*UNREADABLE):  # of a later version
             if entry.value:
                 found[entry.key.removeprefix(PREFIX)] = _decode(entry.value)
     return found

@@ -21,6 +21,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease
+from shared.reading.decode import UNREADABLE
 from shared.tasks import first_of, task_group
 
 AGAIN_SECONDS = 2.0
@@ -63,7 +64,7 @@ async def _watch(*, broker: Broker, part: str, work: Work, lease: Lease, group: 
             continue
         try:
             request = msgspec.json.decode(entry.value, type=Request)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             log.error("a request to forget cannot be read, a later version may have made it", extra={"request": entry.key})
             continue
         if part in request.parts and request.id not in running:
@@ -87,7 +88,7 @@ async def _run(*, broker: Broker, part: str, work: Work, lease: Lease, request: 
             told = hide(str(exc) if isinstance(exc, PenstockError) else f"{type(exc).__name__}: {exc}", request.names)
             level = logging.WARNING if isinstance(exc, Transient) else logging.ERROR
             log.log(level, "forgetting goes on later", extra={"request": request.id, "error": told})
-            with contextlib.suppress(Transient, msgspec.MsgspecError):
+            with contextlib.suppress(Transient, *UNREADABLE):
                 receipt = await read_part(broker, request.id, part) or PartReceipt(began_at=time.time())
                 receipt.trouble = told
                 await write_part(broker, request.id, part, receipt)

@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import nats.errors
@@ -22,11 +22,14 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from shared.errors import Conflict, NotConnected
+from shared.errors import Conflict, NotConnected, SetupError
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader, StreamReplaced
+from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout
+
+T = TypeVar("T")
 
 HISTORY_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
@@ -77,6 +80,26 @@ class _Together(msgspec.Struct, frozen=True):
 
 
 _decode_together = msgspec.json.Decoder(_Together).decode
+
+
+def value_of(entry: Entry | None, type_: type[T], *, packed: bool = False) -> T | None:
+    """Returns the value of an entry of the bucket `state`; None: it has none.
+
+    Args:
+        packed: it is MessagePack, and not JSON.
+
+    Raises:
+        SetupError: it is damaged, or of a later release; the text names the key and what to do.
+    """
+    if entry is None or not entry.value:
+        return None
+    try:
+        return (msgspec.msgpack.decode if packed else msgspec.json.decode)(entry.value, type=type_)
+    except UNREADABLE as exc:
+        raise SetupError(
+            f"the value {entry.key} of the bucket `state` cannot be read: {exc}; run the release that wrote it, put its value of "
+            "before back, or delete it to begin anew"
+        ) from exc
 
 
 class Bucket:

@@ -39,6 +39,7 @@ from shared.project.model import Project
 from shared.project.read import decode_project
 from shared.project.shards import most_shards, spread
 from shared.project.variables import interpolate
+from shared.reading.decode import UNREADABLE
 from shared.telemetry.health import Health
 
 PROJECT_KEY = "project"
@@ -203,7 +204,7 @@ async def project_history(broker: Broker) -> list[tuple[int, StoredProject]]:
     """
     found: list[tuple[int, StoredProject]] = []
     for entry in await Bucket(broker, topology.CONFIG_BUCKET).history(PROJECT_KEY):
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             if entry.value is not None:
                 found.append((entry.revision, msgspec.json.decode(entry.value, type=StoredProject)))
     return found
@@ -276,7 +277,7 @@ async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None, he
             continue
         try:
             snapshot = _read(entry.value, entry.revision)
-        except (ConfigError, msgspec.MsgspecError) as exc:
+        except (ConfigError, *UNREADABLE) as exc:
             log.error(
                 "applied project cannot be read, the last good one stays", extra={"revision": entry.revision, "error": str(exc)}
             )

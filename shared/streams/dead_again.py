@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import msgspec
 from nats.js.errors import NotFoundError
 
 from shared.errors import NotConnected
@@ -12,6 +11,7 @@ from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import StreamReader
+from shared.reading.decode import UNREADABLE
 
 READ_SECONDS = 10.0
 
@@ -43,7 +43,7 @@ async def letters_since(broker: Broker, stage: str, name: str, since: float) -> 
             waiting = message.waiting
             try:
                 letters = decode_dead(message.payload)
-            except msgspec.MsgspecError:  # of a later version
+            except UNREADABLE:  # of a later version
                 continue
             for letter in letters:
                 yield letter

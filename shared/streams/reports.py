@@ -19,6 +19,7 @@ from shared.errors import PenstockError
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 from shared.streams.disks import Disk, DiskWatch
 from shared.tasks import timeout
 from shared.telemetry.health import Health, Report
@@ -98,7 +99,7 @@ async def read_reports(broker: Broker, now: float) -> list[Told]:
     """
     found: list[Told] = []
     for entry in await Bucket(broker, topology.LEASE_BUCKET).entries(PREFIX):
-        with contextlib.suppress(msgspec.MsgspecError):  # of another version
+        with contextlib.suppress(*UNREADABLE):  # of another version
             told = _decode(entry.value or b"")
             if now - told.at < 2 * TTL_SECONDS:  # a broker that was killed may forget to expire a value
                 found.append(told)

@@ -17,6 +17,7 @@ from shared.errors import Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 
 RUNS = "run."
 REQUESTS = "rebuild."
@@ -119,7 +120,7 @@ async def read_runs(broker: Broker) -> list[Run]:
     """Returns all runs, the oldest first. Raises as `read_run`."""
     found: list[Run] = []
     for entry in await Bucket(broker, topology.STATE_BUCKET).entries(RUNS):
-        with contextlib.suppress(msgspec.MsgspecError):  # of a later version
+        with contextlib.suppress(*UNREADABLE):  # of a later version
             if entry.value:
                 found.append(msgspec.json.decode(entry.value, type=Run))
     return sorted(found, key=lambda run: run.created_at)

@@ -18,6 +18,7 @@ import msgspec
 import zstandard
 
 from shared.errors import Permanent
+from shared.reading.decode import UNREADABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +102,7 @@ class RowBlock(msgspec.Struct, array_like=True, frozen=True):
         """
         try:
             return msgspec.json.decode(self.open(), type=Emptied)
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise Permanent(f"a block of a sync cannot be read: {exc}") from exc
 
     def columns(self) -> pa.Table:

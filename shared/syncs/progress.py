@@ -13,6 +13,7 @@ import msgspec
 
 from shared.errors import Permanent
 from shared.jetstream.kv import Bucket, Entry
+from shared.reading.decode import UNREADABLE
 from shared.syncs.frames import RowStream, State, Write
 
 VERSION = 1
@@ -145,7 +146,7 @@ def progress_of(entry: Entry) -> SyncProgress:
         return SyncProgress()
     try:
         found = msgspec.msgpack.decode(entry.value, type=SyncProgress)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise Permanent(f"the progress under {entry.key} cannot be read: {exc}") from exc
     if found.version > VERSION:
         raise Permanent(

@@ -14,6 +14,7 @@ import msgspec
 
 from shared.errors import Conflict
 from shared.jetstream.kv import Bucket
+from shared.reading.decode import UNREADABLE
 
 KEPT_RUNS = 50
 KEPT_LOGS = 10
@@ -244,7 +245,7 @@ def decode(value: bytes, type_: type[T]) -> T | None:
     """Returns a stored record; None if a later version wrote it so that it cannot be read."""
     try:
         return msgspec.json.decode(value, type=type_)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

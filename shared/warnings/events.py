@@ -12,6 +12,7 @@ import msgspec
 from shared.events.event import encode_event, read_time
 from shared.events.frame import Frame, Head, RequestContext, decode_frame, pack
 from shared.project.problems import WARNINGS_SITE
+from shared.reading.decode import UNREADABLE
 from shared.warnings.declared import BY_REASON
 from shared.warnings.tally import Warning_
 
@@ -74,7 +75,7 @@ def read_warnings(payload: bytes) -> Iterator[tuple[str, Warning_]]:
     """
     frame = decode_frame(payload)
     for head, body in zip(frame.heads, frame.bodies(), strict=True):
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             told = msgspec.json.decode(body, type=_Event).properties
             first, last = read_time(told.first_seen), read_time(told.last_seen)
             if first is not None and last is not None:

@@ -12,6 +12,7 @@ from shared.events.dead import DeadLetter
 from shared.events.frame import Head, RequestContext
 from shared.events.outcome import Dead, DeadReason
 from shared.project.model import SiteLimits
+from shared.reading.decode import UNREADABLE
 
 STAGE = "feeds"
 """The stage of such letters in DEAD; the name beside it is the site's."""
@@ -73,7 +74,7 @@ def shape_again(letter: DeadLetter, rules: FeedRules, limits: SiteLimits, larges
     """
     try:
         form: Any = _decode_form(letter.form)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         return Dead(DeadReason.UNREADABLE_RECORD, f"the letter does not say which record it was: {exc}")
     record = Record(
         topic=form.topic,

@@ -21,6 +21,7 @@ from connector_runner.sql.numbers import texts_of, whole_numbers
 from connector_runner.sql.tables import Column
 from shared.driving.clickhouse import ServerError
 from shared.errors import Permanent, SetupError
+from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout, to_the_end
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Link:
                 answer = await response.read()
             try:
                 return msgspec.json.decode(answer, type=_Answer).data
-            except msgspec.MsgspecError as exc:
+            except UNREADABLE as exc:
                 raise ServerError(answer[-4096:].decode(errors="replace")) from exc
 
     async def rows(self, sql: str, columns: Sequence[Column]) -> AsyncGenerator[pa.Table, None]:

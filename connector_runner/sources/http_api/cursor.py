@@ -30,6 +30,7 @@ from connector_runner.sources.http_api.fields import (
     text_of,
 )
 from connector_runner.sources.http_api.request import Request
+from shared.reading.decode import UNREADABLE
 from shared.reading.units import Duration
 
 MOST_SEEN = 1000
@@ -280,7 +281,7 @@ def read_kept(state: bytes | None, cursor: Cursor) -> tuple[Kept, bool]:
         return Kept(field=cursor.field), False
     try:
         kept = msgspec.json.decode(state, type=Kept)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return Kept(field=cursor.field), True
     return (kept, False) if kept.field == cursor.field else (Kept(field=cursor.field), True)
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from connector_runner.sources.http_api.options import ApiKey, Auth, Basic, Bearer, OAuth2
 from shared.errors import SetupError, Transient
+from shared.reading.decode import UNREADABLE
 from shared.reading.mask import Mask
 
 EARLY_SECONDS = 30.0
@@ -105,7 +106,7 @@ class Login:
             raise SetupError(f"{auth.token_url}: the address of tokens answers {status}{_words(answer)}; check `auth`")
         try:
             token = msgspec.json.decode(answer, type=_Token)
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise SetupError(
                 f"{auth.token_url}: the address of tokens answers with no token ({exc}); check `auth.token_url`"
             ) from exc
@@ -130,7 +131,7 @@ def _words(answer: bytes) -> str:
     """Returns what a refusal says by the words that the standard gives it, and no other, which might repeat a secret."""
     try:
         found = msgspec.json.decode(answer, type=_Refusal)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ""
     return "".join(f": {each[:_WORDS]}" for each in (found.error, found.error_description) if each)
 

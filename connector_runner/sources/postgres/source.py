@@ -33,7 +33,7 @@ from connector_runner.sources.postgres.errors import translate
 from connector_runner.sources.postgres.links import open_link
 from connector_runner.sources.postgres.places import Place, Walk
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
-from shared.reading.decode import json_schema
+from shared.reading.decode import UNREADABLE, json_schema
 
 if TYPE_CHECKING:
     import asyncpg
@@ -252,5 +252,5 @@ def _place_of(stored: bytes | None) -> Place | None:
     """Returns a stored state; None if it is none of ours, and all rows are read again."""
     try:
         return None if stored is None else msgspec.json.decode(stored, type=Place)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

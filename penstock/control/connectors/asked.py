@@ -26,7 +26,7 @@ from connector_runner.opened import opened
 from connector_runner.registry import with_files
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.variables import interpolate
-from shared.reading.decode import meant
+from shared.reading.decode import UNREADABLE, meant
 
 
 def connector_of(document: Mapping[str, Any], name: str, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def states_of(text: str) -> dict[StreamName | None, bytes]:
         if line.strip():
             try:
                 kept = msgspec.json.decode(line, type=_State)
-            except msgspec.MsgspecError as exc:
+            except UNREADABLE as exc:
                 raise SetupError(f"line {number} of the file of states is none: {exc}") from exc
             found[None if kept.stream is None else StreamName(kept.stream, kept.namespace)] = bytes(kept.state)
     return found

@@ -15,6 +15,7 @@ from functions_runtime.host.lines import STAGE, Line
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import Message, StreamReader
+from shared.reading.decode import UNREADABLE
 
 SILENCE_SECONDS = 5.0
 
@@ -58,5 +59,5 @@ def _read(message: Message, connections: Collection[str]) -> list[Logged]:
     connection = message.subject.rpartition(".")[2]
     try:
         return [Logged(connection, _decode(message.payload))] if connection in connections else []
-    except msgspec.MsgspecError:  # of a later version
+    except UNREADABLE:  # of a later version
         return []

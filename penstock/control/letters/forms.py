@@ -10,6 +10,7 @@ import msgspec
 
 from ingest.registry import protocol_of
 from shared.events.dead import DeadLetter
+from shared.reading.decode import UNREADABLE
 
 
 def as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
@@ -37,13 +38,13 @@ def as_line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
         letter = msgspec.structs.replace(letter, body=protocol.as_event(letter.body, letter.form) or b"")
     text = body_of(letter).get("body", "").strip()
     if "\n" in text or "\r" in text:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             text = msgspec.json.format(text, indent=-1)  # this changes only the space between tokens
     return text if text and "\n" not in text and "\r" not in text else None
 
 
 def pretty(text: str) -> str:
     """Returns JSON indented, and any other text as it is."""
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(*UNREADABLE):
         return msgspec.json.format(text)
     return text

@@ -22,6 +22,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import StreamReader
 from shared.project.shards import connection_of_shard, shard_names
+from shared.reading.decode import UNREADABLE
 from shared.tasks import together
 
 SILENCE_SECONDS = 10.0
@@ -160,7 +161,7 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
             return
         await stack.enter_async_context(reader)
         while (message := await reader.next(SILENCE_SECONDS)) is not None and message.seq <= last_seq:
-            with contextlib.suppress(msgspec.MsgspecError):  # of a newer version; an upgrade shows it
+            with contextlib.suppress(*UNREADABLE):  # of a newer version; an upgrade shows it
                 letters = decode_dead(message.payload)
                 matching = [index for index, each in enumerate(letters) if wanted.matches(each, id_of(each, message.seq, index))]
                 if matching:
@@ -223,7 +224,7 @@ async def present(broker: Broker, seqs: Sequence[int]) -> list[Stored]:
 def _letters_in(seq: int, payload: bytes) -> list[DeadLetter]:
     try:
         return decode_dead(payload)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise Permanent(f"message {seq} of the dead letters cannot be read: {exc}") from exc
 
 

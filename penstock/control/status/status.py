@@ -43,6 +43,7 @@ from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
 from shared.project.model import Connection, Project
 from shared.project.snapshot import current_snapshot
+from shared.reading.decode import UNREADABLE
 from shared.streams.connection_state import GOOD, ConnectionFacts, state_of
 from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.streams.removed import RemovedBalance, read_all_removed
@@ -151,7 +152,7 @@ async def _routed(broker: Broker, site: str, problems: dict[str, str]) -> SiteSt
     """Returns the state of a site; an empty one where it cannot be read, which is a problem."""
     try:
         return await read_site_state(broker, site)
-    except (SetupError, msgspec.MsgspecError) as exc:
+    except (SetupError, *UNREADABLE) as exc:
         if not any(part.endswith(f"layout of {site}") for part in problems):
             problems[f"site {site}"] = f"its state cannot be read: {exc}"
         return SiteState()

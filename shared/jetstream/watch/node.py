@@ -13,6 +13,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout
 
 ASK_SECONDS = 2.0
@@ -54,7 +55,7 @@ async def _answers(nc: Client, stream: str, seconds: float) -> bool:
     try:
         async with timeout(seconds):  # the client waits longer where its buffer is full
             told = _decode((await nc.request(f"$JS.API.STREAM.INFO.{stream}", timeout=seconds)).data)
-    except (NatsError, OSError, TimeoutError, msgspec.MsgspecError):
+    except (NatsError, OSError, TimeoutError, *UNREADABLE):
         return False
     if told.error is not None:
         return told.error.code < 500  # 503: no leader here

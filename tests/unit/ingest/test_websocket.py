@@ -144,7 +144,7 @@ def test_a_handshake_has_few_keys() -> None:
 
 
 def test_a_key_in_each_message_takes_the_place_of_the_one_before() -> None:
-    known = KNOWN
+    known: tuple[Credential, ...] = KNOWN
     for number in range(50):
         found = websocket.read(json.dumps({"key": "web", "id": number, "event": EVENT}), CountingDesk(), known)
         assert isinstance(found, SocketMessage)

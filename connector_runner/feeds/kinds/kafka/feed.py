@@ -14,6 +14,7 @@ from connector_runner.feeds.contract import MOST_RECORDS, Chunk, Environment, Fe
 from connector_runner.feeds.kinds.kafka.registry import Registry
 from shared.driving.kafka import arguments, reason_of, words_of
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
+from shared.jetstream.kv import value_of
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -237,9 +238,7 @@ class KafkaFeed(Feed):
         if moment is not None:
             return dict.fromkeys(topics, int(moment.timestamp() * 1000))
         entry = await self._environment.state.get(self._key)
-        known: dict[str, int] = {}
-        if entry is not None and entry.value is not None:
-            known = msgspec.json.decode(entry.value, type=dict[str, int])
+        known = value_of(entry, dict[str, int]) or {}
         now = int(time.time() * 1000)
         names = {topic: f"{self._group}:{topic}" for topic in topics}
         added = dict.fromkeys((name for name in names.values() if name not in known), now)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import NotConnected, SetupError, Transient
+from shared.reading.decode import UNREADABLE
 
 ASK_SECONDS = 10.0
 MOST_SCHEMAS = 5_000
@@ -172,5 +173,5 @@ class Registry:
             )
         try:
             return msgspec.json.decode(text, type=Schema)
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise SetupError(f"{self._what}: {self._url} answers no schema ({exc}); check schema_registry") from exc

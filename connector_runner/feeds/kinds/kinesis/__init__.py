@@ -24,6 +24,7 @@ from msgspec import Meta
 from connector_runner.feeds.contract import Chunk, Environment, Feed, Lag, Record, start_time
 from connector_runner.feeds.kinds.kinesis.packed import unpack
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
+from shared.jetstream.kv import value_of
 
 CALL_SECONDS = 0.25
 """Between two calls for a shard."""
@@ -158,8 +159,9 @@ class KinesisFeed(Feed):
     async def begin(self) -> None:
         """Reads the positions, and makes the first ones."""
         entry = await self._environment.state.get(self._key)
-        if entry is not None and entry.value is not None:
-            self._state, self._revision = msgspec.json.decode(entry.value, type=_State), entry.revision
+        state = value_of(entry, _State)
+        if entry is not None and state is not None:
+            self._state, self._revision = state, entry.revision
         place = f"{self._options.region}/{self._options.stream}"
         if not self._state.stream and self._revision:
             self._state.stream = place  # an earlier version noted no name

@@ -14,6 +14,7 @@ from connector_runner.feeds.contract import MOST_RECORDS, Chunk, Environment, Fe
 from connector_runner.feeds.kinds.mqtt.link import Link
 from connector_runner.feeds.kinds.mqtt.session import Entry, Note, Session, digest
 from shared.errors import PenstockError
+from shared.jetstream.kv import value_of
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class MqttFeed(Feed):
         """Takes over the session; raises as `open_feed`."""
         what, key = f'reading feed "{name}"', f"feed.{name}.session"
         stored = await environment.state.get(key)
-        note = msgspec.msgpack.decode(stored.value, type=Note) if stored is not None and stored.value is not None else None
+        note = value_of(stored, Note, packed=True)
         link = await Link.connect(what, name, options)
         try:
             if note is not None and note.topics and not link.kept:

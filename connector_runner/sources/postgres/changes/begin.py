@@ -18,6 +18,7 @@ from connector_runner.sources.postgres.changes import slots
 from connector_runner.sources.postgres.changes.followed import Followed
 from connector_runner.sources.postgres.changes.state import Server, TableState, shown, stored_table
 from shared.errors import SetupError
+from shared.reading.decode import UNREADABLE
 
 if TYPE_CHECKING:
     import asyncpg
@@ -122,7 +123,7 @@ def _others(
             continue
         try:
             other = msgspec.json.decode(state, type=TableState)
-        except msgspec.MsgspecError:  # said when it is read
+        except UNREADABLE:  # said when it is read
             continue
         if (other.server, other.slot, other.oid) == (server, slot, known[name].oid):
             found[name] = other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.errors import SetupError
+from shared.reading.decode import UNREADABLE
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ def stored_table(stored: bytes, what: str) -> TableState:
     """
     try:
         return msgspec.json.decode(stored, type=TableState)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise SetupError(
             f"{what}: the stored state is not of change data capture; forget it (`penstock sync reset`), and the table is copied again"
         ) from exc
