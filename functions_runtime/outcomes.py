@@ -17,14 +17,13 @@ from collections.abc import Awaitable, Callable
 
 from functions_runtime.again import Again
 from functions_runtime.rules.outcome import STAGE, Outcome, decode_outcome, encode_outcome
-from shared.errors import Permanent
+from shared.errors import UNREADABLE, Permanent
 from shared.events.dead import bury, decode_dead
 from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.waiting import NOTES_OF_FUNCTIONS, newest_places
 from shared.telemetry.metrics import Telemetry

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.errors import ConfigError, Problem
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, ConfigError, Problem
 from shared.telemetry.health import Report
 from shared.telemetry.names import CounterName
 

@@ -28,6 +28,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on a value that a machine wrote and that is damaged or of a later release. Bytes that are no UTF-8 are a class of their own."""
+
 
 class PenstockError(Exception):
     """Base of the tree; its text says what failed, on what, and what to do."""

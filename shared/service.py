@@ -29,14 +29,13 @@ from aiohttp import web
 from nats.errors import Error as NatsError
 
 from shared.clock import Clock
-from shared.errors import ConfigError, Problem
+from shared.errors import UNREADABLE, ConfigError, Problem
 from shared.forget.ids import Forgotten
 from shared.forget.listing import follow_forgotten
 from shared.jetstream import topology
 from shared.jetstream.address import parse_address, without_password
 from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import ConfigWatcher, watch_config
-from shared.reading.decode import UNREADABLE
 from shared.settings import ServiceSettings, read_settings
 from shared.streams.fill import watch_fill
 from shared.streams.reports import keep_report

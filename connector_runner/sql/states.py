@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.errors import SetupError
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, SetupError
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

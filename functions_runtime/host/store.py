@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import msgspec
 
 from functions_runtime.sandbox.chain import CallError
-from shared.errors import Conflict, Permanent, Transient
+from shared.errors import UNREADABLE, Conflict, Permanent, Transient
 from shared.jetstream.kv import Entry
-from shared.reading.decode import UNREADABLE
 from shared.reading.units import Duration
 
 DEFAULT_SECONDS = 31 * 86_400.0

@@ -39,11 +39,10 @@ from loader.watch.balance import PREFIX as SHARES
 from loader.watch.limit import Limit, TooManyDeadError
 from loader.watch.stop import OPENING, Stops, hash_of
 from loader.watch.stuck import STUCK_SECONDS, Stuck
-from shared.errors import PenstockError
+from shared.errors import UNREADABLE, PenstockError
 from shared.events.shares import Shares
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
-from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.tasks import together
 from shared.threads import ThreadGate

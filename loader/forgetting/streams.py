@@ -13,13 +13,12 @@ import msgspec
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from shared.errors import NotConnected
+from shared.errors import UNREADABLE, NotConnected
 from shared.events.dead import DeadLetters, bury, decode_message, id_of, store_ended
 from shared.forget.person import Person
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import Message, StreamReader
-from shared.reading.decode import UNREADABLE
 
 SILENCE_SECONDS = 10.0
 

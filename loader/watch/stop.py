@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loader.watch.limit import Limit, TooManyDeadError
-from shared.errors import Conflict
+from shared.errors import UNREADABLE, Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket, Entry
-from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import msgspec
 
 from router.alerts.judge.facts import DeadRun
+from shared.errors import UNREADABLE
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import StreamReader
-from shared.reading.decode import UNREADABLE
 
 QUIET_SECONDS = 900.0
 """A run ends after this time without a letter."""

@@ -12,13 +12,12 @@ from router.alerts.judge.volume import History, begin, note
 from router.alerts.store import HISTORIES, Cell
 from router.forwarding.state import SiteState, state_key
 from router.shards.summed import read_summed
-from shared.errors import SetupError
+from shared.errors import UNREADABLE, SetupError
 from shared.events.shards import decode_layout, layout_key
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot
-from shared.reading.decode import UNREADABLE
 from shared.streams.waiting import look_at_next
 
 BEHIND_SECONDS = 60.0

@@ -12,11 +12,10 @@ import msgspec
 
 from router.alerts.dead import DeadMark
 from router.alerts.judge.ledger import Ledger
-from shared.errors import Conflict, Fenced, PenstockError
+from shared.errors import UNREADABLE, Conflict, Fenced, PenstockError
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 
 MEMORY_KEY = "alerts.memory"
 LEDGERS = "alerts.ledger."

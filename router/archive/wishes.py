@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from shared.errors import UNREADABLE
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 from shared.streams.runs import WISHES, Wish, decode_wish
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from nats.js.errors import NotFoundError
 
 from router.forwarding.keeper import look_while_held
 from router.problems.letters import frames_of
-from shared.errors import Permanent
+from shared.errors import UNREADABLE, Permanent
 from shared.events.dead import decode_message
 from shared.events.frame import Frame, decode_frame, encode_frame, select
 from shared.jetstream import topology
@@ -28,7 +28,6 @@ from shared.jetstream.lease import hold
 from shared.jetstream.reader import Message, StreamReader
 from shared.project.model import Project
 from shared.project.problems import SITES, From, are_wanted, is_reserved
-from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.warnings.events import site_of
 

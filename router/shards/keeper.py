@@ -23,14 +23,13 @@ from msgspec.structs import replace
 from router.forwarding.keeper import look_while_held
 from router.forwarding.state import SiteState, StateKeeper
 from router.layouts import Layouts
-from shared.errors import Conflict, SetupError
+from shared.errors import UNREADABLE, Conflict, SetupError
 from shared.events.shards import Layout, Shard, Split, decode_layout, layout_key, words_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold
-from shared.reading.decode import UNREADABLE
 from shared.service import ServiceContext
 from shared.streams.reports import SHARDS, read_reports
 

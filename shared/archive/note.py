@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
+from shared.errors import UNREADABLE
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.identity import Identity
 from shared.jetstream.kv import Bucket
 from shared.project.archive import ArchiveOptions, LocalArchive
-from shared.reading.decode import UNREADABLE, decode
+from shared.reading.decode import decode
 
 PREFIX = "archive."
 

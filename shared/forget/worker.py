@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from shared.errors import PenstockError, Transient
+from shared.errors import UNREADABLE, PenstockError, Transient
 from shared.forget.person import hide
 from shared.forget.requests import REQUESTS, PartReceipt, Request, end_part, erase_if_done, read_part, write_part
 from shared.jetstream import lease as leases
@@ -21,7 +21,6 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease
-from shared.reading.decode import UNREADABLE
 from shared.tasks import first_of, task_group
 
 AGAIN_SECONDS = 2.0

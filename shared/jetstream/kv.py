@@ -22,11 +22,10 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from shared.errors import Conflict, NotConnected, SetupError
+from shared.errors import UNREADABLE, Conflict, NotConnected, SetupError
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader, StreamReplaced
-from shared.reading.decode import UNREADABLE
 from shared.tasks import timeout
 
 T = TypeVar("T")

@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 
 from shared.devices.connections import of_services
-from shared.errors import ConfigError, Conflict
+from shared.errors import UNREADABLE, ConfigError, Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -39,7 +39,6 @@ from shared.project.model import Project
 from shared.project.read import decode_project
 from shared.project.shards import most_shards, spread
 from shared.project.variables import interpolate
-from shared.reading.decode import UNREADABLE
 from shared.telemetry.health import Health
 
 PROJECT_KEY = "project"

@@ -19,9 +19,6 @@ from shared.reading.units import ByteSize, Duration
 
 T = TypeVar("T")
 
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on a value that a machine wrote and that is damaged or of a later release. Bytes that are no UTF-8 are a class of their own."""
-
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _CHOICE = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)

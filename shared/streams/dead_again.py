@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 from nats.js.errors import NotFoundError
 
-from shared.errors import NotConnected
+from shared.errors import UNREADABLE, NotConnected
 from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import StreamReader
-from shared.reading.decode import UNREADABLE
 
 READ_SECONDS = 10.0
 

@@ -15,11 +15,10 @@ import time
 
 import msgspec
 
-from shared.errors import PenstockError
+from shared.errors import UNREADABLE, PenstockError
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 from shared.streams.disks import Disk, DiskWatch
 from shared.tasks import timeout
 from shared.telemetry.health import Health, Report

@@ -13,11 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from shared.errors import Conflict
+from shared.errors import UNREADABLE, Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 
 RUNS = "run."
 REQUESTS = "rebuild."

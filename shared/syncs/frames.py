@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 import zstandard
 
-from shared.errors import Permanent
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, Permanent
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,9 +11,8 @@ import time
 
 import msgspec
 
-from shared.errors import Permanent
+from shared.errors import UNREADABLE, Permanent
 from shared.jetstream.kv import Bucket, Entry
-from shared.reading.decode import UNREADABLE
 from shared.syncs.frames import RowStream, State, Write
 
 VERSION = 1

@@ -12,9 +12,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from shared.errors import Conflict
+from shared.errors import UNREADABLE, Conflict
 from shared.jetstream.kv import Bucket
-from shared.reading.decode import UNREADABLE
 
 KEPT_RUNS = 50
 KEPT_LOGS = 10

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from shared.errors import UNREADABLE
 from shared.events.event import encode_event, read_time
 from shared.events.frame import Frame, Head, RequestContext, decode_frame, pack
 from shared.project.problems import WARNINGS_SITE
-from shared.reading.decode import UNREADABLE
 from shared.warnings.declared import BY_REASON
 from shared.warnings.tally import Warning_
 

@@ -8,11 +8,11 @@ import msgspec
 
 from connector_runner.feeds.contract import FeedRules, Record
 from connector_runner.feeds.rules.shape import Shaper
+from shared.errors import UNREADABLE
 from shared.events.dead import DeadLetter
 from shared.events.frame import Head, RequestContext
 from shared.events.outcome import Dead, DeadReason
 from shared.project.model import SiteLimits
-from shared.reading.decode import UNREADABLE
 
 STAGE = "feeds"
 """The stage of such letters in DEAD; the name beside it is the site's."""

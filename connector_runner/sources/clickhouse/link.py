@@ -20,8 +20,7 @@ from connector_runner.sources.clickhouse.types import without_null
 from connector_runner.sql.numbers import texts_of, whole_numbers
 from connector_runner.sql.tables import Column
 from shared.driving.clickhouse import ServerError
-from shared.errors import Permanent, SetupError
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, Permanent, SetupError
 from shared.tasks import timeout, to_the_end
 
 if TYPE_CHECKING:

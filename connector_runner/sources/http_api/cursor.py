@@ -30,7 +30,7 @@ from connector_runner.sources.http_api.fields import (
     text_of,
 )
 from connector_runner.sources.http_api.request import Request
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE
 from shared.reading.units import Duration
 
 MOST_SEEN = 1000

@@ -12,8 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from connector_runner.sources.http_api.options import ApiKey, Auth, Basic, Bearer, OAuth2
-from shared.errors import SetupError, Transient
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, SetupError, Transient
 from shared.reading.mask import Mask
 
 EARLY_SECONDS = 30.0

@@ -32,8 +32,8 @@ from connector_runner.sources.postgres.copying import copy_out
 from connector_runner.sources.postgres.errors import translate
 from connector_runner.sources.postgres.links import open_link
 from connector_runner.sources.postgres.places import Place, Walk
-from shared.errors import NotConnected, PenstockError, SetupError, Transient
-from shared.reading.decode import UNREADABLE, json_schema
+from shared.errors import UNREADABLE, NotConnected, PenstockError, SetupError, Transient
+from shared.reading.decode import json_schema
 
 if TYPE_CHECKING:
     import asyncpg

@@ -24,9 +24,9 @@ from connector_runner.contract import (
 )
 from connector_runner.opened import opened
 from connector_runner.registry import with_files
-from shared.errors import ConfigError, Problem, SetupError
+from shared.errors import UNREADABLE, ConfigError, Problem, SetupError
 from shared.project.variables import interpolate
-from shared.reading.decode import UNREADABLE, meant
+from shared.reading.decode import meant
 
 
 def connector_of(document: Mapping[str, Any], name: str, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:

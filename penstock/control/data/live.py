@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from functions_runtime.host.lines import STAGE, Line
+from shared.errors import UNREADABLE
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import Message, StreamReader
-from shared.reading.decode import UNREADABLE
 
 SILENCE_SECONDS = 5.0
 

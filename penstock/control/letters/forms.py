@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from ingest.registry import protocol_of
+from shared.errors import UNREADABLE
 from shared.events.dead import DeadLetter
-from shared.reading.decode import UNREADABLE
 
 
 def as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import msgspec
 from nats.js.errors import NotFoundError
 
-from shared.errors import ConfigError, Permanent, Problem, QueueFull
+from shared.errors import UNREADABLE, ConfigError, Permanent, Problem, QueueFull
 from shared.events.dead import DeadLetter, State, bury, decode_dead, id_of, note_ended
 from shared.events.headers import trace_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import StreamReader
 from shared.project.shards import connection_of_shard, shard_names
-from shared.reading.decode import UNREADABLE
 from shared.tasks import together
 
 SILENCE_SECONDS = 10.0

@@ -37,13 +37,12 @@ from penstock.control.wording import waits
 from penstock.stack.home import StackState
 from router.forwarding.state import SiteState
 from router.shards.summed import read_site_state
-from shared.errors import NotConnected, SetupError
+from shared.errors import UNREADABLE, NotConnected, SetupError
 from shared.events.headers import is_live
 from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
 from shared.project.model import Connection, Project
 from shared.project.snapshot import current_snapshot
-from shared.reading.decode import UNREADABLE
 from shared.streams.connection_state import GOOD, ConnectionFacts, state_of
 from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.streams.removed import RemovedBalance, read_all_removed

@@ -13,7 +13,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE
 from shared.tasks import timeout
 
 ASK_SECONDS = 2.0

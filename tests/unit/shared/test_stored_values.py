@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.errors import SetupError
+from shared.errors import UNREADABLE, SetupError
 from shared.jetstream.kv import Entry, value_of
-from shared.reading.decode import UNREADABLE
 from shared.syncs.records import decode
 
 DAMAGED = (b'{"a":"\xff"}', b"{", b"[" * 100_000, b'{"a":[]}')

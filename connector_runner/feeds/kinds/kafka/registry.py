@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import NotConnected, SetupError, Transient
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, NotConnected, SetupError, Transient
 
 ASK_SECONDS = 10.0
 MOST_SCHEMAS = 5_000

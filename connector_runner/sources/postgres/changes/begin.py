@@ -17,8 +17,7 @@ from connector_runner.sources.postgres.catalogue import Table
 from connector_runner.sources.postgres.changes import slots
 from connector_runner.sources.postgres.changes.followed import Followed
 from connector_runner.sources.postgres.changes.state import Server, TableState, shown, stored_table
-from shared.errors import SetupError
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, SetupError
 
 if TYPE_CHECKING:
     import asyncpg

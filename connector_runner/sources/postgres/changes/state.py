@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.errors import SetupError
-from shared.reading.decode import UNREADABLE
+from shared.errors import UNREADABLE, SetupError
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
