@@ -173,7 +173,9 @@ _STRICTNESS: Sequence[Treatment] = ("keep", "truncate", "drop")
 
 def stricter(site: Treatment, asked: str | None) -> Treatment:
     """Returns how an address is treated: as the site says, or as the client asks if that keeps less."""
-    wanted = ASKED.get(asked, "keep") if asked else "keep"
+    if not asked:
+        return site
+    wanted = ASKED.get(asked, "keep")
     return max(site, wanted, key=_STRICTNESS.index)
 
 

@@ -61,12 +61,15 @@ def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: boo
             connection,
             body if with_body else b"",
         )
-    date = b"%bX-Request-Id: %b\r\n" % (_date_line(int(time.time())), request_id or new_request_id())
-    head = BARE[status] + date if status in BARE else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
-    if own or extra:
-        lines = [f"{name}: {value}\r\n" for headers in (own, extra) for name, value in headers.items()]
-        head += "".join(lines).encode("utf-8", "surrogateescape")
-    return b"%b%b\r\n%b" % (head, connection, body if with_body else b"")
+    lines = "".join([f"{name}: {value}\r\n" for headers in (own, extra) for name, value in headers.items()])
+    return b"%b%bX-Request-Id: %b\r\n%b%b\r\n%b" % (
+        BARE[status] if status in BARE else b"%b%d\r\n" % (_head(status, content_type), len(body)),
+        _date_line(int(time.time())),
+        request_id or new_request_id(),
+        lines.encode("utf-8", "surrogateescape"),
+        connection,
+        body if with_body else b"",
+    )
 
 
 class Answer(web.StreamResponse):

@@ -187,7 +187,8 @@ class Pipeline:
             if failure is None:
                 reply = match.protocol.reply(asked, self.intake.accepted(parsed, match.protocol.NAME))
                 if parsed.headers:
-                    reply = reply._replace(headers={**reply.headers, **parsed.headers})
+                    status, content, content_type, own = reply
+                    reply = Reply(status, content, content_type, {**own, **parsed.headers})
                 answered = self.answer(asked.headers, match.protocol.NAME, reply, site)
             else:
                 answered = self.refuse(match, asked, not_stored(failure, parsed.admission), pending.peer)

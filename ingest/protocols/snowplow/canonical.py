@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,12})?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,7})x(\d{1,7})", re.ASCII)
 _LONGEST_URL = 8192
 _LONGEST_SIZE = 15
-_PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[!\"$->@-~]*)?(?:(\?[!\"$-~]+)|\?)?(?:#[!-~]*)?", re.ASCII)
+_PLAIN_URL = re.compile(r"https?://[a-zA-Z0-9_.:-]++(/[!\"$->@-~]*+)?(?:(\?[!\"$-~]++)|\?)?(?:#[!-~]*+)?")
 """An address without anything that `urlsplit` treats in a way of its own, such as blanks, brackets in the host and other letters."""
 
 _encode = msgspec.json.Encoder().encode
@@ -80,7 +80,7 @@ def canonical(
             return Fault(DeadReason.MISSING_TYPE, "the event has no `e`, the code of its type")
         return Fault(DeadReason.UNKNOWN_TYPE, f"`e` is {str(code)[:100]!r}, expected one of {', '.join(EVENTS)}")
     described = text_of(parameters, "ue_pr", "ue_px", limits) if "ue_pr" in parameters or "ue_px" in parameters else None
-    entities = text_of(parameters, "co", "cx", limits)
+    entities = text_of(parameters, "co", "cx", limits) if "co" in parameters or "cx" in parameters else None
     if isinstance(described, Fault) or isinstance(entities, Fault):
         return described if isinstance(described, Fault) else entities  # type: ignore[return-value]  # one of both is
     snowplow: dict[str, Any] = parameters
@@ -133,7 +133,7 @@ def _event(
     anonymous_id = get("duid") or (network_id if network_id != ANONYMOUS else None)
     message_id: str = get("eid") or ""
     made = False
-    if not is_visible(message_id):
+    if not "!" <= message_id < "\x7f" and not is_visible(message_id):  # nearly every text begins with a visible ASCII character
         message_id, made = as_uuid(new_id()), True
     elif len(message_id) == len(ANONYMOUS):
         message_id = message_id.lower()
@@ -141,12 +141,13 @@ def _event(
         for key, value in (("eid", message_id), ("uid", user_id), ("duid", anonymous_id)):
             if value is not None and len(value) > MAX_ID_CHARACTERS:
                 return Fault(DeadReason.TOO_LARGE, f"`{key}` has {len(value)} characters, the limit is {MAX_ID_CHARACTERS}")
-    page = _page(get("url"), get("page"), get("refr"))
+    url, title, referrer = get("url"), get("page"), get("refr")
+    page = _page(url, title, referrer) if url or title or referrer else None
     body: dict[str, Any] = {}
     if kind == "page_view":
         type_, event = "page", None
-        if page is not None and "title" in page:
-            body["name"] = page["title"]
+        if title:
+            body["name"] = title
         properties = page
     else:
         type_, event = "track", name
@@ -169,9 +170,9 @@ def _event(
         return fault(f"a parameter is no text: {exc}")
     if len(written) > admission.limits.event_bytes:
         return Fault(DeadReason.TOO_LARGE, f"the event has {len(written)} bytes, the limit is {admission.limits.event_bytes}")
-    if user_id is not None and not is_visible(user_id):
+    if user_id is not None and not "!" <= user_id < "\x7f" and not is_visible(user_id):
         user_id = None
-    if anonymous_id is not None and not is_visible(anonymous_id):
+    if anonymous_id is not None and not "!" <= anonymous_id < "\x7f" and not is_visible(anonymous_id):
         anonymous_id = None
     if "\0" in message_id:
         message_id = repaired(message_id)
@@ -180,10 +181,10 @@ def _event(
 
 def time_of(value: Any) -> str | None:
     """Returns milliseconds since 1970 as RFC 3339, None if the text is no such number."""
-    if type(value) is not str or not (9 <= len(value) <= 15 and value.isascii() and value.isdigit()):
+    if value.__class__ is not str or not 9 <= len(value) <= 15 or not value.isascii() or not value.isdigit():
         return None
     second = _second(value[:-3])
-    return None if second is None else f"{second}.{value[-3:]}Z"
+    return second and f"{second}.{value[-3:]}Z"
 
 
 @lru_cache(1024)
@@ -223,9 +224,7 @@ def _screen(size: str) -> Mapping[str, int] | None:
     return {"width": int(found[1]), "height": int(found[2])} if found else None
 
 
-def _page(url: str | None, title: str | None, referrer: str | None) -> dict[str, str] | None:
-    if not url and not title and not referrer:
-        return None
+def _page(url: str | None, title: str | None, referrer: str | None) -> dict[str, str]:
     page: dict[str, str] = {}
     if title:
         page["title"] = title

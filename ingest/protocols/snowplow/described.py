@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import Any
 
@@ -33,6 +32,7 @@ class _Entities(msgspec.Struct, gc=False):
 _decode_described = msgspec.json.Decoder(Described).decode
 _decode_entities = msgspec.json.Decoder(_Entities).decode
 _encode = msgspec.json.Encoder().encode
+_PADDING = (b"", b"===", b"==", b"=")
 _FROM_URL = bytes.maketrans(b"-_ ", b"+/+")
 
 
@@ -56,7 +56,7 @@ def text_of(parameters: dict[str, Any], plain: str, coded: str, limits: SiteLimi
             return fault(f"`{coded}` is no text, expected base64")
         bare = packed.encode("utf-8", "replace").translate(_FROM_URL).rstrip(b"=")
         try:
-            text = base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
+            text = binascii.a2b_base64(bare + _PADDING[len(bare) % 4], strict_mode=True)
         except (binascii.Error, ValueError):
             return fault(f"`{coded}` is not base64")
     else:

@@ -7,6 +7,7 @@ cookie, and it ends.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,18 +33,13 @@ def visitor_of(request: HttpRequest, admission: Admission, desk: Desk) -> Visito
     """Returns who sends a request, and the cookie that goes with the answer."""
     headers = request.headers
     cookie = admission.snowplow.cookie
-    held = None if isinstance(cookie, str) or admission.kind == "server" else _held(headers.get("cookie", ""), cookie.name)
+    allowed = None if isinstance(cookie, str) or admission.kind == "server" else cookie
+    held = _held(headers.get("cookie", ""), allowed.name) if allowed is not None else None
     if "sp-anonymous" in headers:
-        expired = (
-            "" if held is None or isinstance(cookie, str) else _cookie(cookie, "", _domain(cookie, headers.get("origin", "")), 0)
-        )
-        return Visitor(ANONYMOUS, True, expired)
+        return Visitor(ANONYMOUS, True, "" if held is None or allowed is None else _cookie(allowed, "", headers, 0))
     given = request.query.get("nuid")
     network_id = given if given and _VALUE.fullmatch(given) else held or as_uuid(desk.new_id())
-    if isinstance(cookie, str) or admission.kind == "server":
-        return Visitor(network_id, False)
-    domain = _domain(cookie, headers.get("origin", ""))
-    return Visitor(network_id, False, _cookie(cookie, network_id, domain, int(cookie.max_age)))
+    return Visitor(network_id, False, "" if allowed is None else _cookie(allowed, network_id, headers, allowed.max_age))
 
 
 def as_uuid(id_: str) -> str:
@@ -75,11 +71,14 @@ def _domain(cookie: SnowplowCookie, origin: str) -> str:
     return cookie.fallback_domain or ""
 
 
-def _cookie(cookie: SnowplowCookie, value: str, domain: str, max_age: int) -> str:
-    return f"{cookie.name}={value}; Max-Age={max_age}; Path=/{_rest(cookie, domain)}"
+def _cookie(cookie: SnowplowCookie, value: str, headers: Mapping[str, str], max_age: float) -> str:
+    domain = _domain(cookie, headers.get("origin", "")) if cookie.domains else cookie.fallback_domain or ""
+    rest = _rest(domain, max_age, secure=cookie.secure, http_only=cookie.http_only, same_site=cookie.same_site)
+    return f"{cookie.name}={value}{rest}"
 
 
-def _rest(cookie: SnowplowCookie, domain: str) -> str:
-    secure, http_only = "; Secure" if cookie.secure else "", "; HttpOnly" if cookie.http_only else ""
+@lru_cache(256)
+def _rest(domain: str, max_age: float, *, secure: bool, http_only: bool, same_site: str) -> str:
     where = f"; Domain={domain}" if domain else ""
-    return f"{where}{secure}{http_only}; SameSite={cookie.same_site.capitalize()}"
+    flags = ("; Secure" if secure else "") + ("; HttpOnly" if http_only else "")
+    return f"; Max-Age={int(max_age)}; Path=/{where}{flags}; SameSite={same_site.capitalize()}"

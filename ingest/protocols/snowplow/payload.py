@@ -118,9 +118,12 @@ def own_id(id_: str, index: int) -> str:
 
 def parameters_of(query: Mapping[str, str], left_out: Sequence[str]) -> dict[str, str]:
     """Returns the parameters of a query that belong to its events."""
-    found = {name: value for name, value in query.items() if value}
+    found = dict(query)
+    if "" in found.values():
+        found = {name: value for name, value in query.items() if value}
     for name in left_out:
-        found.pop(name, None)
+        if name in found:
+            del found[name]
     return found
 
 
