@@ -252,6 +252,8 @@ class Parsed:
     """Parts of the request outside its events that the protocol ignores."""
     ip_policy: str | None = None
     """How the client wants its address treated, in the words of `X-IP-Policy`, if it says so elsewhere."""
+    asked: HttpRequest | None = None
+    """The request itself, where test suites may ask for it (the setting `micro`)."""
 
 
 class File(Protocol):

@@ -20,6 +20,8 @@ from shared.snowplow.columns import COLUMNS
 MOST_EVENTS = 10_000
 MOST_BYTES = 64 * 1024 * 1024
 PROTOCOL = "snowplow"
+_HIDDEN = frozenset({"cookie", "authorization", "x-write-key"})
+"""Headers that are not shown: they may hold a secret."""
 
 _SNOWPLOW = "iglu:com.snowplowanalytics.snowplow"
 _WRAPPERS = {
@@ -53,10 +55,11 @@ class Micro:
             parsed: the request.
             at: when it came, in seconds since 1970.
         """
-        received = datetime.fromtimestamp(at, UTC)
+        received = datetime.fromtimestamp(int(at * 1000) / 1000, UTC)
+        sent = iter(_sent(parsed))
         for head, body in zip(parsed.heads, parsed.bodies, strict=True):
             event = {**_decode(bytes(body)), "messageId": head.message_id, "type": head.type, "receivedAt": received}
-            self._keep("good", len(bytes(body)), _good(event))
+            self._keep("good", len(bytes(body)), _good(event, parsed.asked, next(sent, None)))
         for reject in parsed.rejects:
             text = reject.body.decode("utf-8", "replace")
             self._keep("bad", len(text), {"rawEvent": text, "errors": [f"{reject.reason}: {reject.detail}"]})
@@ -103,16 +106,61 @@ def _first(items: list[Item], filters: Mapping[str, Any]) -> list[Item]:
     return items[:limit] if type(limit) is int and limit >= 0 else items
 
 
-def _good(event: Item) -> Item:
+def _sent(parsed: Parsed) -> list[Item]:
+    """Returns the parameters of the accepted events as the tracker sent them; none where the request cannot be read so."""
+    asked = parsed.asked
+    if asked is None:
+        return []
+    try:
+        data = _decode(asked.body)["data"] if asked.body else [{}]
+        every: list[Item] = [{**each, **asked.query} if type(each) is dict else {} for each in data]
+    except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError, RecursionError):
+        return []
+    bad = {each.position for each in parsed.rejects}
+    return [each for index, each in enumerate(every) if index not in bad]
+
+
+def _raw(event: Item, asked: HttpRequest | None, sent: Item | None) -> Item:
+    """Returns the event as it came, in the form in which Micro shows it."""
+    ours = event["context"]["snowplow"] if "context" in event else {}
+    if asked is None:
+        return {"parameters": sent or ours}
+    vendor, _, version = asked.route.strip("/").rpartition("/")
+    headers = asked.headers
+    return {
+        "api": {"vendor": asked.params.get("vendor", vendor), "version": asked.params.get("version", version)},
+        "parameters": sent or ours,
+        "contentType": headers.get("content-type"),
+        "source": {"name": "penstock", "encoding": "UTF-8", "hostname": asked.host},
+        "context": {
+            "timestamp": _instant(event["receivedAt"]),
+            "ipAddress": None,
+            "useragent": headers.get("user-agent"),
+            "refererUri": headers.get("referer"),
+            "headers": [f"{name}: {value}" for name, value in headers.items() if name.lower() not in _HIDDEN],
+            "userId": ours.get("nuid"),
+        },
+    }
+
+
+def _instant(value: Any) -> Any:
+    """Returns a time as Micro writes it, in milliseconds if it has any; other values as they are."""
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").replace(".000Z", "Z")
+
+
+def _good(event: Item, asked: HttpRequest | None, sent: Item | None) -> Item:
+    if asked is not None:
+        event.setdefault("context", {}).setdefault("userAgent", asked.headers.get("user-agent"))
     row = row_of(event)
     entities = [each["schema"] for each in row.get("contexts", []) if type(each) is dict and "schema" in each]
-    atomic = {column: row.get(column) for column in COLUMNS}
+    atomic = {column: _instant(row.get(column)) for column in COLUMNS}
     for column, schema in _WRAPPERS.items():
         if atomic[column] is not None:
             atomic[column] = {"schema": schema, "data": atomic[column]}
-    sent = event["context"]["snowplow"] if "context" in event else {}
     return {
-        "rawEvent": {"parameters": sent},
+        "rawEvent": _raw(event, asked, sent),
         "eventType": row.get("event"),
         "schema": "iglu:" + "/".join(str(row.get(part)) for part in _NAME),
         "contexts": entities,

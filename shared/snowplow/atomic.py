@@ -31,6 +31,9 @@ _SCHEMAS = {name: SchemaName(_SNOWPLOW, name, "jsonschema", "1-0-0") for name in
 _SCHEMAS["struct"] = SchemaName("com.google.analytics", "event", "jsonschema", "1-0-0")
 _AGENT = f"iglu:{_SNOWPLOW}/ua_parser_context/jsonschema/1-0-0"
 _PARAMETERS = tuple((name, column, READERS[COLUMNS[column]]) for name, column in OF_PARAMETERS)
+NOBODY = "00000000-0000-0000-0000-000000000000"
+NO_ADDRESS = "unknown"
+"""The network user id and the address of an event whose sender asks for server-side anonymisation."""
 _NOT_IN_FINGERPRINT = ("eid", "nuid", "stm", "cv")
 _ELSEWHERE = frozenset({"messageId", "receivedAt", "timestamp", "originalTimestamp", "sentAt", "integrations"})
 _MOBILE = frozenset({"iOS", "Android", "Windows Phone"})
@@ -51,7 +54,7 @@ def row_of(event: Event) -> Event:
         "v_etl": VERSION,
         "user_id": event.get("userId"),
         "domain_userid": event.get("anonymousId") if get("duid") or not sent else None,
-        "user_ipaddress": get("ip") or context.get("ip"),
+        "user_ipaddress": get("ip") or context.get("ip") or (NO_ADDRESS if get("nuid") == NOBODY else None),
         "useragent": get("ua") or context.get("userAgent"),
     }
     for name, column, read in _PARAMETERS:

@@ -112,6 +112,8 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     visitor = visitor_of(request, admission, desk)
     headers = {"Set-Cookie": visitor.set_cookie} if visitor.set_cookie else None
     parsed = Parsed(admission, headers=headers, hide_address=visitor.is_anonymous)
+    if desk.micro is not None:
+        parsed.asked = request
     fallback = _referer(request)
     budget = Budget()
     event: Parameters | bytes

@@ -63,6 +63,7 @@ async def test_a_suite_for_micro_finds_good_and_bad_events_and_resets(nats: Nats
         "e": "ue",
         "p": "web",
         "tv": "t",
+        "ttm": "1477401868000",
         "ue_px": coded(described(ORDER, {"total": 3})),
         "cx": coded(entities((USER, {"a": 1}))),
     }
@@ -74,8 +75,8 @@ async def test_a_suite_for_micro_finds_good_and_bad_events_and_resets(nats: Nats
                 return await answer.json()
 
         assert await ask("all") == {"total": 0, "good": 0, "bad": 0}
-        for body in (payload(PAGE_VIEW, order, {"e": "zz"}), b"{"):
-            async with client.post("/t/x", data=body):
+        for body in (payload({"e": "zz"}, PAGE_VIEW, order), b"{"):
+            async with client.post("/t/x?aid=own", data=body, headers={"Content-Language": "de"}):
                 pass
         assert await ask("all") == {"total": 4, "good": 2, "bad": 2}
         (view,) = await ask("good", {"event_type": "page_view"})
@@ -89,6 +90,10 @@ async def test_a_suite_for_micro_finds_good_and_bad_events_and_resets(nats: Nats
         assert (found["eventType"], found["schema"], found["contexts"]) == ("unstruct", ORDER, [USER])
         assert found["event"]["unstruct_event"]["data"] == {"schema": ORDER, "data": {"total": 3}}
         assert found["event"]["contexts"]["data"] == [{"schema": USER, "data": {"a": 1}}]
+        assert found["event"]["true_tstamp"] == "2016-10-25T13:24:28Z"
+        assert found["rawEvent"]["parameters"] == {**order, "aid": "own"}
+        assert "content-language: de" in map(str.lower, found["rawEvent"]["context"]["headers"])
+        assert found["event"]["useragent"] == found["rawEvent"]["context"]["useragent"]
         assert await ask("good", {"schema": ORDER, "contexts": ["iglu:no/one/jsonschema/1-0-0"]}) == []
         assert len(await ask("good", {"limit": 1})) == 1
         refused, rejected = await ask("bad")

@@ -193,6 +193,10 @@ def test_what_the_edge_knows_fills_place_browser_and_a_derived_entity() -> None:
     assert "br_family" not in row({**BASE, "ua": "phone"}, agent=agent)
 
 
+def test_an_event_whose_sender_asked_for_no_address_says_so() -> None:
+    assert row({**BASE, "nuid": "00000000-0000-0000-0000-000000000000"})["user_ipaddress"] == "unknown"
+
+
 def test_the_fingerprint_is_of_what_the_tracker_said_and_not_of_when() -> None:
     first = row({**BASE, "stm": "1767225600000"})
     assert row({**BASE, "stm": "1767225700000", "eid": "other"})["event_fingerprint"] == first["event_fingerprint"]
