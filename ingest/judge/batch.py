@@ -77,8 +77,12 @@ _decode_array_of_heads = msgspec.json.Decoder(list[Item]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
-    """Reads `{"batch": […]}` or `[…]`; of more than `most` events it returns some, but more than `most`."""
+def read_batch(body: bytes, most: int, budget: Budget, *, of_segment: bool = True) -> Batch | Refusal:
+    """Reads `{"batch": […]}` or `[…]`; of more than `most` events it returns some, but more than `most`.
+
+    Args:
+        of_segment: the events have Segment's form, else their heads are not read.
+    """
     bare = body[:1] == b"["
     try:
         envelope, raws = _cut(body, bare, most)
@@ -96,7 +100,7 @@ def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
         if isinstance(beside, Refusal):
             return beside
         ignored = beside
-    return Batch(envelope, events, heads_of(body, bare=bare), ignored)
+    return Batch(envelope, events, heads_of(body, bare=bare) if of_segment else None, ignored)
 
 
 def cut_events(array: bytes, most: int) -> list[bytes]:

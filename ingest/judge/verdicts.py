@@ -86,6 +86,7 @@ def judge(
     fixed_type: str | None = None,
     replaced: bool = False,
     ids_optional: bool = False,
+    crowded: Container[int] | None = None,
 ) -> None:
     """Adds every event to `parsed`, as accepted or as a reject.
 
@@ -95,15 +96,16 @@ def judge(
         fixed_type: the type of all of them, from the path.
         replaced: some of them may have held stray bytes (`Scan.replaced`).
         ids_optional: the protocol asks for no id of a user, whatever the site says.
+        crowded: which of them may nest too deeply, if the caller knows.
     """
     limits = parsed.admission.limits
     event_bytes, most_brackets, keys_from_bytes = limits.event_bytes, limits.depth, limits.keys * 4
     require_id = parsed.admission.require_id and not ids_optional
-    crowded: Container[int] | None = None
     if items is not None and len(items) > 1 and fixed_type is None and not replaced:
         largest = max(map(len, bodies))
         if largest <= event_bytes:
-            crowded = crowded_of(bodies, most_brackets)
+            if crowded is None:
+                crowded = crowded_of(bodies, most_brackets)
             if not crowded and largest <= keys_from_bytes:
                 heads = _heads_of_plain(parsed, items, new_id, largest, require_id=require_id)
                 if heads is not None:

@@ -16,7 +16,7 @@ from ingest.contract import Parsed, Refusal, Reject
 from ingest.judge.batch import heads_of, unreadable
 from ingest.judge.budget import Budget
 from ingest.judge.mend import Fault, excess, json_type, mend_object, read_leniently
-from ingest.judge.verdicts import judge
+from ingest.judge.verdicts import crowded_of, judge
 from shared.events.outcome import DeadReason
 from shared.reading.extent import SHORTEST_KEY
 
@@ -24,6 +24,11 @@ Members = dict[str, msgspec.Raw]
 """An object whose values are not built."""
 Rewrite = Callable[[Members, int], dict[str, Any] | Fault]
 """Returns the canonical event of one event; the number is its position in the request."""
+Quick = Callable[[Members], bytes | None]
+"""Returns the very bytes that the rewriting of an event gives once encoded, None if it does not know them."""
+
+MOST_ADDED_LEVELS = 4
+"""So many levels deeper than it came may a value stand in a rewritten event."""
 
 _members = msgspec.json.Decoder(Members).decode
 _text = msgspec.json.Decoder(str).decode
@@ -32,19 +37,21 @@ _encode = msgspec.json.Encoder().encode
 
 def judge_rewritten(
     parsed: Parsed,
-    originals: Sequence[bytes],
+    originals: Sequence[bytes | msgspec.Raw],
     rewrite: Rewrite,
     new_id: Callable[[], str],
     *,
     budget: Budget,
     positions: Sequence[int] | None = None,
     ids_optional: bool = False,
+    quick: Quick | None = None,
 ) -> None:
     """Adds every event to `parsed`, rewritten or as a reject with its original bytes.
 
     Args:
         positions: of the events in the request, if they are not 0, 1, 2 …
         ids_optional: the protocol asks for no id of a user, whatever the site says.
+        quick: asked first, for most of them at a part of the price.
     """
     watched = gc.isenabled()
     gc.disable()  # the members live for a moment and hold no cycles: searching for cycles takes longer than building them
@@ -57,6 +64,7 @@ def judge_rewritten(
             budget=budget,
             positions=positions,
             ids_optional=ids_optional,
+            quick=quick,
         )
     finally:
         if watched:
@@ -103,54 +111,64 @@ def text_of_member(raw: msgspec.Raw | None) -> str:
 
 def _judge(
     parsed: Parsed,
-    originals: Sequence[bytes],
+    originals: Sequence[bytes | msgspec.Raw],
     rewrite: Rewrite,
     new_id: Callable[[], str],
     budget: Budget,
     positions: Sequence[int] | None,
     ids_optional: bool,
+    quick: Quick | None,
 ) -> None:
     bodies: list[bytes] = []
-    kept: list[int] = []
+    rejected: set[int] = set()
+    limits = parsed.admission.limits
+    # an event up to this size has not too many keys to be built, and one that is not crowded nests below the limit once rewritten
+    largest = min(limits.event_bytes, limits.keys * SHORTEST_KEY)
+    crowded = crowded_of(originals, max(1, limits.depth - MOST_ADDED_LEVELS))
     for index, original in enumerate(originals):
+        read: Members | Fault | None = None
+        if len(original) <= largest:
+            try:
+                read = _members(original)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                pass
+            else:
+                if index in crowded:
+                    read = excess(bytes(original), limits) or read
+                if quick is not None and not isinstance(read, Fault) and (known := quick(read)) is not None:
+                    bodies.append(known)
+                    continue
         position = index if positions is None else positions[index]
-        body = _rewritten(parsed=parsed, original=original, rewrite=rewrite, position=position, budget=budget)
-        if isinstance(body, Fault):
-            parsed.rejects.append(Reject(position, body.reason, body.detail, original))
+        if read is None:
+            read = _mended(parsed, bytes(original), budget)
+        event = read if isinstance(read, Fault) else rewrite(read, position)
+        if isinstance(event, Fault):
+            parsed.rejects.append(Reject(position, event.reason, event.detail, bytes(original)))
+            rejected.add(index)
         else:
-            bodies.append(body)
-            kept.append(index)
+            bodies.append(_encode(event))
     before = len(parsed.rejects)
     # in one pass, at half the price of as many
     items = heads_of(b"[%b]" % b",".join(bodies), bare=True) if len(bodies) > 1 else None
-    judge(parsed, bodies, new_id, budget=budget, items=items, ids_optional=ids_optional)
+    judge(parsed, bodies, new_id, budget=budget, items=items, ids_optional=ids_optional, crowded=None if crowded else crowded)
+    if len(parsed.rejects) == before:
+        return
+    kept = [index for index in range(len(originals)) if index not in rejected]
     for place in range(before, len(parsed.rejects)):
         index = kept[parsed.rejects[place].position]
         position = index if positions is None else positions[index]
-        parsed.rejects[place] = parsed.rejects[place]._replace(position=position, body=originals[index])
-    if before and len(parsed.rejects) > before:
+        parsed.rejects[place] = parsed.rejects[place]._replace(position=position, body=bytes(originals[index]))
+    if before:
         parsed.rejects.sort(key=lambda each: each.position)
 
 
-def _rewritten(parsed: Parsed, original: bytes, rewrite: Rewrite, position: int, budget: Budget) -> bytes | Fault:
+def _mended(parsed: Parsed, original: bytes, budget: Budget) -> Members | Fault:
+    """Reads an event that is too large to be built at once, or no strict JSON."""
     limits = parsed.admission.limits
     if len(original) > limits.event_bytes:
         return Fault(DeadReason.TOO_LARGE, f"the event has {len(original)} bytes, the limit is {limits.event_bytes}")
-    members: Members | None = None
-    if len(original) <= limits.keys * SHORTEST_KEY:  # it has not too many to be built
-        try:
-            members = _members(original)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            pass
-        else:
-            deep = excess(original, limits)
-            if deep is not None:
-                return deep
-    if members is None:
-        found = mend_object(original, limits, budget)
-        if isinstance(found, Fault):
-            return found
-        members = _members(found.body)
-        parsed.repaired += found.repaired
-    event = rewrite(members, position)
-    return event if isinstance(event, Fault) else _encode(event)
+    found = mend_object(original, limits, budget)
+    if isinstance(found, Fault):
+        return found
+    parsed.repaired += found.repaired
+    return _members(found.body)

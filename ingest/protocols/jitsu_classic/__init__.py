@@ -12,7 +12,8 @@ of the layout `jitsu_legacy` would get (`dry_run.py`). `/api/v1/segment…` are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from ingest.judge.verdicts import Scan
 from ingest.protocols.jitsu_classic import bulk, dry_run
 from ingest.protocols.jitsu_classic.events import to_event
 from ingest.protocols.jitsu_classic.image import body_of
+from ingest.protocols.jitsu_classic.shapes import SHAPES, Shapes
 from ingest.protocols.jitsu_classic.template import is_template, merged, merged_bytes
 from shared.events.outcome import DeadReason
 
@@ -159,12 +161,12 @@ def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
         originals = list(merged(originals, shared, limits.event_bytes))
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced), ip_policy=_ip_policy(request))
     new_id = ids_for(request, admission.site, desk, originals)
-    rewrite = _rewrite_of_server if request.route in OF_SERVERS else _rewrite
-    judge_rewritten(parsed, originals, rewrite, new_id, budget=budget, ids_optional=True)
+    rewrite, shapes = (_rewrite_of_server, _OF_SERVERS) if request.route in OF_SERVERS else (_rewrite, SHAPES)
+    judge_rewritten(parsed, originals, rewrite, new_id, budget=budget, ids_optional=True, quick=shapes.rewritten)
     return parsed
 
 
-def _cut(body: bytes, early: Admission | None, budget: Budget) -> tuple[list[bytes], Members] | Refusal:
+def _cut(body: bytes, early: Admission | None, budget: Budget) -> tuple[Sequence[bytes | msgspec.Raw], Members] | Refusal:
     """Returns the bytes of the events of a body, of one or of an array, and the members that a template gives to each of them."""
     shared: Members = {}
     if body[:1].isspace():
@@ -181,11 +183,11 @@ def _cut(body: bytes, early: Admission | None, budget: Budget) -> tuple[list[byt
             return early.refuse(413, "context_too_large", message)
         body, shared = bytes(members["events"]), members_of(members["template"])
     # a body that is small enough to be read for strangers has fewer events than bytes
-    batch = read_batch(body, len(body) if early is None else early.limits.events_per_request, budget)
-    return batch if isinstance(batch, Refusal) else (list(map(bytes, batch.events)), shared)
+    batch = read_batch(body, len(body) if early is None else early.limits.events_per_request, budget, of_segment=False)
+    return batch if isinstance(batch, Refusal) else (batch.events, shared)
 
 
-def _admit(found: list[Credential], originals: list[bytes], shared: Members, desk: Desk) -> Admission | Refusal:
+def _admit(found: list[Credential], originals: Sequence[bytes | msgspec.Raw], shared: Members, desk: Desk) -> Admission | Refusal:
     """Looks up the keys of a request; one in the template or the first event counts if there is no other."""
     if originals and all(each.carrier in ("host", "bearer") for each in found):
         key = text_of_member(shared.get("api_key") or members_of(originals[0]).get("api_key"))
@@ -212,3 +214,6 @@ def _names_key(name: str) -> bool:
 
 def _ip_policy(request: HttpRequest) -> str | None:
     return "stripLastOctet" if request.query.get("ip_policy") == "strict" else None
+
+
+_OF_SERVERS = Shapes(partial(_rewrite_of_server, position=0))

@@ -24,6 +24,7 @@ from ingest.judge.mend import Fault
 from ingest.judge.repeats import HEADER
 from ingest.judge.verdicts import Scan
 from ingest.protocols.jitsu_classic.events import to_event
+from ingest.protocols.jitsu_classic.shapes import SHAPES
 
 SHOWN_LINES = 100
 """An answer says of so many rejected lines why."""
@@ -65,8 +66,9 @@ def read_file(request: HttpRequest, admission: Admission, desk: Desk) -> Parsed 
         return event
 
     parsed = Parsed(admission, form="classic", repaired=int(scan.replaced))
+    quick = _with_id if token else SHAPES.rewritten
     positions = [number for number, _ in lines]
-    judge_rewritten(parsed, originals, rewrite, desk.new_id, budget=Budget(), positions=positions, ids_optional=True)
+    judge_rewritten(parsed, originals, rewrite, desk.new_id, budget=Budget(), positions=positions, ids_optional=True, quick=quick)
     return parsed
 
 
@@ -124,6 +126,11 @@ def _part(body: bytes, boundary: bytes) -> bytes | None:
             return content
         start = end + 2
     return None
+
+
+def _with_id(members: Members) -> bytes | None:
+    """Rewrites an event that has an id of its own."""
+    return SHAPES.rewritten(members) if "event_id" in members else None
 
 
 def _line_id(site: str, token: str, number: int, line: bytes) -> str:

@@ -22,13 +22,13 @@ def is_template(members: Members) -> bool:
     return template is not None and events is not None and bytes(template)[:1] == b"{" and bytes(events)[:1] == b"["
 
 
-def merged_bytes(events: Sequence[bytes], template: Members) -> int:
+def merged_bytes(events: Sequence[bytes | msgspec.Raw], template: Members) -> int:
     """Returns the size that all events have together with the template in each."""
     shared = sum(len(name) + len(bytes(value)) + 4 for name, value in template.items())
     return shared * len(events) + sum(map(len, events))
 
 
-def merged(events: Sequence[bytes], template: Members, event_bytes: int) -> Iterator[bytes]:
+def merged(events: Sequence[bytes | msgspec.Raw], template: Members, event_bytes: int) -> Iterator[bytes]:
     """Yields each event with the template; one that cannot be read, or is larger than `event_bytes`, as it came."""
     for event in events:
         whole: dict[str, Any] | None = None
@@ -37,4 +37,4 @@ def merged(events: Sequence[bytes], template: Members, event_bytes: int) -> Iter
                 whole = _members(event)
             except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 whole = None
-        yield event if whole is None else _encode({**whole, **template})
+        yield bytes(event) if whole is None else _encode({**whole, **template})
