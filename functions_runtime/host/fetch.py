@@ -23,7 +23,7 @@ MOST_REDIRECTS = 5
 MOST_REQUEST_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
 AT_ONCE = 100
-"""Connections of one process."""
+"""Connections of one process for `ctx.fetch`. Hydration bounds itself for each connection: APIs that hang must not take the places of others."""
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -45,7 +45,8 @@ class Fetcher:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._client: aiohttp.ClientSession | None = None
+        self._clients: dict[int, aiohttp.ClientSession] = {}
+        """By how many requests may be under way at once; 0: any number."""
 
     async def fetch(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Sends a request and returns the answer: `status`, `statusText`, `headers` as pairs, `base64`, `url`, `redirected`.
@@ -97,7 +98,7 @@ class Fetcher:
             async with timeout(seconds):
                 for _ in range(MOST_REDIRECTS + 1):
                     self._guard.check_host(url.raw_host or "", url.port or 0)
-                    async with self._opened().get(url, headers=sent, allow_redirects=False) as answer:
+                    async with self._opened(0).get(url, headers=sent, allow_redirects=False) as answer:
                         place = answer.headers.get("location") if answer.status in REDIRECTS else None
                         if place is None:
                             return await _got(answer, most_bytes)
@@ -118,7 +119,7 @@ class Fetcher:
     async def _follow(
         self, method: str, url: URL, *, headers: dict[str, str], body: bytes | None, redirect: str
     ) -> dict[str, Any]:
-        client = self._opened()
+        client = self._opened(AT_ONCE)
         for hop in range(MOST_REDIRECTS + 1):
             self._guard.check_host(url.raw_host or "", url.port or 0)
             async with client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
@@ -135,16 +136,18 @@ class Fetcher:
                 url = target
         raise CallError(f"fetch: more than {MOST_REDIRECTS} redirects")
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._client is None:
-            connector = aiohttp.TCPConnector(resolver=self._guard, limit=AT_ONCE, use_dns_cache=False)
-            self._client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
-        return self._client
+    def _opened(self, at_once: int) -> aiohttp.ClientSession:
+        client = self._clients.get(at_once)
+        if client is None:
+            connector = aiohttp.TCPConnector(resolver=self._guard, limit=at_once, use_dns_cache=False)
+            client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            self._clients[at_once] = client
+        return client
 
     async def close(self) -> None:
         """Closes all connections."""
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients.values():
+            await client.close()
 
 
 class NoAddressError(CallError):

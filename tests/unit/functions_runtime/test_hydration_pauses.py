@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from functions_runtime.definition import Definition
-from functions_runtime.hydration.asking import Hydrator, ask_all
+from functions_runtime.host.fetch import AT_ONCE
+from functions_runtime.hydration.asking import Hydrator, ask_all, ask_one
 from functions_runtime.hydration.pausing import Pauses
 from functions_runtime.rules.hydrating import Answer, Ask, Hydration
 from functions_runtime.rules.outcome import Later, outcome_of
@@ -173,3 +175,26 @@ async def test_events_that_wait_unasked_have_a_policy_of_their_own(fetcher: Any)
     await hydrator.of(frame_of({"none": 1}), definition, 0)
     assert [hydrator.policies["hydrate.hook"].delay(failures) for failures in (1, 2, 3)] == [3.0, 9.0, None]
     assert [hydrator.policies["unasked.hook"].delay(failures) for failures in (1, 50)] == [3.0, 3.0]
+
+
+async def test_requests_that_hang_take_no_places_of_other_connections(fetcher: Any) -> None:
+    """There are 100 for the functions of a process; the hydration of each connection bounds itself."""
+    hung, let_go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.match_info["id"] == "hang":
+            hung.release()
+            await let_go.wait()
+        return web.json_response({})
+
+    application = web.Application()
+    application.router.add_get("/{id}", answer)
+    async with TestServer(application) as server, asyncio.TaskGroup() as group:
+        slow = hydrate_of(timeout=Duration(30))
+        for _ in range(AT_ONCE):
+            group.create_task(ask_one(fetcher, str(server.make_url("/hang")), slow))
+        for _ in range(AT_ONCE):
+            await hung.acquire()
+        assert (await ask_one(fetcher, str(server.make_url("/other")), slow)).kind == "ok"
+        assert (await fetcher.fetch({"url": str(server.make_url("/other")), "timeout": 10_000}))["status"] == 200
+        let_go.set()
