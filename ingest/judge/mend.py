@@ -104,7 +104,7 @@ def read_leniently(body: bytes, budget: Budget) -> tuple[Any, bytes] | Fault:
         clean = written.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
         _check(clean)
     except json.JSONDecodeError as exc:
-        return Fault(DeadReason.MALFORMED_JSON, f"{exc.msg} at line {exc.lineno}, column {exc.colno}")
+        return Fault(DeadReason.MALFORMED_JSON, f"{exc.msg.removesuffix(' at')} at line {exc.lineno}, column {exc.colno}")
     except RecursionError:
         return Fault(DeadReason.TOO_DEEP, "the JSON nests too deeply to be read")
     except (ValueError, msgspec.MsgspecError) as exc:  # numbers of thousands of digits

@@ -27,6 +27,7 @@ An event comes only where the connection is enabled and its `where`, its consent
 pass. `event` is a copy that the device may change. `tools` is all that a device may use of the page's script:
 
     tools.script(url, attributes)       adds a script of the vendor with the page's nonce; a promise that it has run
+    tools.trusted(kind, text)           a text of `options` for a place that trusted types guard: "HTML", "Script" or "ScriptURL"
     tools.nonce                         nonce of the page's Content-Security-Policy, "" where there is none
     tools.log(...)                      tells the console, in debug mode only
     tools.user()                        {userId, anonymousId, traits}

@@ -6,10 +6,23 @@ import { passes } from "./where.mjs"
 
 const MOST_WAITING = 1000
 
+// A page with trusted types allows this policy by its name. Without it the page's default policy decides, if it has one.
+function trustedTypesPolicy() {
+  const same = (text) => text
+  try {
+    return window.trustedTypes?.createPolicy("penstock", { createHTML: same, createScript: same, createScriptURL: same })
+  } catch {
+    return undefined
+  }
+}
+
 export function startDevices({ devices, base, nonce, warn, log, user }) {
   const scripts = new Map()
+  const policy = trustedTypesPolicy()
+  const trusted = (kind, text) => (policy ? policy["create" + kind](text) : text)
   const tools = {
     nonce,
+    trusted,
     log,
     user,
     script(url, attributes = {}) {
@@ -23,7 +36,7 @@ export function startDevices({ devices, base, nonce, warn, log, user }) {
             if (nonce) element.nonce = nonce
             element.onload = () => done(element)
             element.onerror = () => failed(new Error(`${url} does not load: blocked, or not allowed by the page's policy`))
-            element.src = url
+            element.src = trusted("ScriptURL", url)
             ;(document.head || document.documentElement).append(element)
           }),
         )

@@ -7,8 +7,8 @@ const OWN_HOST = /^\s*((https?:)?\/\/[^/{]+)?\/[^/{]/
 
 // Values go into the parsed document, never into markup: an event must not be able to write elements.
 export function load(options, tools) {
-  const build = options.html ? parsed(options.html) : null
-  if (options.load) put(parsed(options.load), null, tools)
+  const build = options.html ? parsed(options.html, tools) : null
+  if (options.load) put(parsed(options.load, tools), null, tools)
   const handle = (event) => {
     if (build) put(build, event, tools)
     if (options.script) run(`(function (event) {${filled(options.script, event, json)}\n})(${json(event)})`, tools)
@@ -19,9 +19,9 @@ export function load(options, tools) {
   return handle
 }
 
-function parsed(html) {
+function parsed(html, tools) {
   const template = document.createElement("template")
-  template.innerHTML = html
+  template.innerHTML = tools.trusted("HTML", html)
   // a template reads as if the page had no scripts: its images would load beside what the scripts do
   for (const element of template.content.querySelectorAll("noscript")) element.remove()
   return template.content
@@ -35,39 +35,39 @@ function put(content, event, tools) {
     if (node.nodeType === Node.TEXT_NODE) {
       if (event && !inScript(node)) node.data = filled(node.data, event, text)
     } else {
-      if (event) fillAttributes(node, event)
+      if (event) fillAttributes(node, event, tools)
       if (node.localName === "script") scripts.push(node)
     }
   }
   // a parsed script never runs: one made by hand does
   for (const old of scripts) {
     const fresh = document.createElement("script")
-    for (const { name, value } of old.attributes) fresh.setAttribute(name, value)
+    for (const { name, value } of old.attributes) fresh.setAttribute(name, name === "src" ? tools.trusted("ScriptURL", value) : value)
     if (tools.nonce) fresh.nonce = tools.nonce
     if (!old.hasAttribute("async")) fresh.async = false
-    fresh.text = event ? filled(old.text, event, json) : old.text
+    fresh.text = tools.trusted("Script", event ? filled(old.text, event, json) : old.text)
     old.replaceWith(fresh)
   }
   ;(document.body || document.documentElement).append(copy)
 }
 
-function fillAttributes(element, event) {
+function fillAttributes(element, event, tools) {
   for (const { name, value } of [...element.attributes]) {
     if (!value.includes("{{")) continue
     const low = name.toLowerCase()
     if (low === "srcdoc") element.removeAttribute(name)
-    else if (low.startsWith("on")) element.setAttribute(name, filled(value, event, json))
-    else if (ADDRESSES.has(low)) setAddress(element, name, value, event)
+    else if (low.startsWith("on")) element.setAttribute(name, tools.trusted("Script", filled(value, event, json)))
+    else if (ADDRESSES.has(low)) setAddress(element, name, value, event, tools)
     else element.setAttribute(name, filled(value, event, text))
   }
 }
 
-function setAddress(element, name, value, event) {
+function setAddress(element, name, value, event, tools) {
   const whole = /^\s*\{\{/.test(value)
   const address = filled(value, event, whole ? text : (found) => encodeURIComponent(text(found)))
   // what loads code must name its host itself; elsewhere a whole address must be one of the web
   const fits = LOADERS.has(element.localName) ? OWN_HOST.test(value) : isOfTheWeb(address)
-  if (fits) element.setAttribute(name, address)
+  if (fits) element.setAttribute(name, LOADERS.has(element.localName) ? tools.trusted("ScriptURL", address) : address)
   else element.removeAttribute(name)
 }
 
@@ -82,7 +82,7 @@ function isOfTheWeb(address) {
 function run(code, tools) {
   const script = document.createElement("script")
   if (tools.nonce) script.nonce = tools.nonce
-  script.text = code
+  script.text = tools.trusted("Script", code)
   ;(document.head || document.documentElement).append(script)
   script.remove()
 }

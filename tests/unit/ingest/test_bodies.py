@@ -336,3 +336,9 @@ def test_a_strangers_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> No
         refusal = pipeline.unpack(match, "POST", "", CIMultiDict(headers), packed, 1000, held)
         assert isinstance(refusal, Refusal)
         assert (refusal.status, refusal.code) == (401, "unknown_key")
+
+
+def test_what_is_wrong_with_json_is_said_in_one_sentence() -> None:
+    refusal = parse("/v1/batch", '{"batch": [{"type": "pa')
+    assert isinstance(refusal, Refusal)
+    assert refusal.message.endswith("Unterminated string starting at line 1, column 21")
