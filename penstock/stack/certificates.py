@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -42,7 +43,7 @@ def certificates(folder: Path, names: Sequence[str] = ("127.0.0.1", "localhost")
         OSError: the folder cannot be written.
     """
     made = Certificates(folder / "ca.pem", folder / "node.pem", folder / "node.key")
-    if all(path.exists() for path in made) and _ends(made.cert) - EARLY > datetime.datetime.now(datetime.UTC):
+    if all(path.exists() for path in made) and _are_good(made):
         return made
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -109,8 +110,16 @@ def _name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
-def _ends(path: Path) -> datetime.datetime:
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+def _are_good(made: Certificates) -> bool:
+    """Whether the files fit and do not end soon: who made them may have been killed between two of them."""
+    try:
+        authority, node = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (made.ca, made.cert))
+        node.verify_directly_issued_by(authority)
+        key = serialization.load_pem_private_key(made.key.read_bytes(), None)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    fits = key.public_key() == node.public_key()
+    return fits and node.not_valid_after_utc - EARLY > datetime.datetime.now(datetime.UTC)
 
 
 def write_privately(path: Path, content: bytes) -> None:

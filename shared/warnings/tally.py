@@ -61,7 +61,8 @@ class Tally:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._seen: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._seen: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        """By reason: the counters of the last look. Those of removed connections go."""
         self._held: dict[tuple[str, str | None, str], Warning_] = {}
 
     def __bool__(self) -> bool:
@@ -74,12 +75,14 @@ class Tally:
             sites: the site of every connection, as `connection NAME`, and of every feed, as `feed NAME`.
             now: epoch seconds.
         """
+        former, seen = self._seen.get(warned.reason, {}), dict[tuple[tuple[str, str], ...], float]()
+        self._seen[warned.reason] = seen
         for labels, value, sample in counters:
             if any(labels.get(name) != wanted for name, wanted in warned.labels.items()):
                 continue
-            key = (warned.reason, tuple(labels.items()))
-            before = self._seen.get(key, 0.0)
-            self._seen[key] = value
+            key = tuple(labels.items())
+            before = former.get(key, 0.0)
+            seen[key] = value
             # a counter that was forgotten begins again
             more = int(value - before if value >= before else value)
             connection = labels.get("connection")

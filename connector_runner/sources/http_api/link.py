@@ -252,6 +252,9 @@ class _Unpacker:
         """Yields what a piece unpacks to; at most so many bytes."""
         while piece and most > 0:
             if self._member.eof:
+                piece = piece.lstrip(b"\0")  # padding, as gzip itself takes it
+                if not piece:
+                    return
                 self._member = zlib.decompressobj(zlib.MAX_WBITS | 32)
             self._begun = True
             try:

@@ -284,7 +284,13 @@ export function createAnalytics(options) {
         open()
         if (!hasBegun) begin()
         const id = person.anonymousId()
-        for (const event of held.splice(0)) pass({ ...event, anonymousId: id })
+        for (const event of held.splice(0)) {
+          try {
+            pass({ ...event, anonymousId: id })
+          } catch (error) {
+            warn(`${event.type} is left out:`, error)
+          }
+        }
         if (settingsFound) askForCookie(settingsFound)
       }
       return self

@@ -379,11 +379,15 @@ class ClickHouseSession:
                 continue
             name = f"_penstock_try_{secrets.token_hex(8)}"
             trial, target = statements.qualified(self._database, name), statements.qualified(self._database, load.table)
-            await self._link.run("trying rows on", f"CREATE TABLE {trial} AS {target} ENGINE = Null", load.table)
+            drop = partial(self._link.run, "trying rows on", f"DROP TABLE IF EXISTS {trial}", load.table)
             try:
+                await self._whole(self._link.run("trying rows on", f"CREATE TABLE {trial} AS {target} ENGINE = Null", load.table))
                 await self._whole(self._insert(load, live[load.table], "", name))
-            finally:
-                await self._whole(self._link.run("trying rows on", f"DROP TABLE IF EXISTS {trial}", load.table))
+            except BaseException:  # a cancelled CREATE may have made it
+                with contextlib.suppress(PenstockError):  # the first error says what is wrong
+                    await self._whole(drop())
+                raise
+            await self._whole(drop())
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Waits for requests to their end, also when it is cancelled meanwhile: their effect is known then."""

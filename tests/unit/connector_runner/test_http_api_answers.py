@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from connector_runner.sources.http_api.link import _Unpacker
 from shared.driving import egress
 from shared.errors import NotConnected, SetupError, Transient
 from tests.support.http_api import Api, api
@@ -265,3 +266,12 @@ async def test_requests_keep_their_distance(shop: Api, monkeypatch: pytest.Monke
     monkeypatch.setattr("connector_runner.sources.http_api.link.asyncio", SimpleNamespace(sleep=sleep))
     await shop.one({"paging": {"type": "page"}}, requests_per_second=0.01)
     assert [round(wait / 100) for wait in waits] == [1, 2, 3, 4, 5, 6]  # none of them took its time
+
+
+def test_zero_bytes_behind_a_gzip_member_are_padding_as_for_gzip_itself() -> None:
+    for packed in (gzip.compress(b"[1]") + bytes(512), gzip.compress(b"[") + bytes(3) + gzip.compress(b"1]")):
+        for size in (1, 7, len(packed)):
+            unpack = _Unpacker()
+            pieces = (packed[at : at + size] for at in range(0, len(packed), size))
+            assert b"".join(part for piece in pieces for part in unpack.feed(piece, 100)) == b"[1]"
+            assert unpack.whole

@@ -242,3 +242,20 @@ def test_an_event_with_what_json_leaves_out_reaches_devices_too_and_takes_no_pla
     # the 1001st waited behind a thousand
     quiet = code.replace("warn: console.error", "warn: () => 0")
     assert told(quiet) == [{"n": 0, "context": {}}, {"n": "last"}]
+
+
+def test_of_events_that_waited_for_consent_one_that_cannot_be_written_leaves_out_itself_alone() -> None:
+    code = """
+    globalThis.fetch = () => new Promise(() => 0)
+    Object.assign(globalThis, {screen: {}, innerWidth: 1, innerHeight: 1, devicePixelRatio: 1})
+    globalThis.window = globalThis
+    console.warn = () => 0
+    Object.assign(document, {querySelector: () => null, referrer: "", title: ""})
+    Object.assign(location, {pathname: "/", search: ""})
+    const analytics = createAnalytics({host: "http://localhost", key: "shop", consent: "wait"})
+    analytics.addSourceMiddleware(({payload, next}) => next(payload.obj.event === "bad" ? {...payload.obj, big: 1n} : payload.obj))
+    for (const name of ["first", "bad", "last"]) analytics.track(name)
+    const before = analytics.waiting()
+    analytics.consent(true)
+    console.log(JSON.stringify([before, analytics.waiting()]))"""
+    assert told(code) == [3, 2]

@@ -152,3 +152,14 @@ async def test_a_message_that_the_broker_can_never_take_holds_up_no_later_one() 
     writer.look()
     await writer.write()
     assert [each.count for payload in broker.taken.values() for _, each in read_warnings(payload)] == [3]
+
+
+def test_counters_of_removed_connections_take_no_memory_and_begin_again() -> None:
+    tally = Tally()
+    for number in range(100):
+        tally.look(DUPLICATE, [Counted({"connection": f"c{number}", "reason": "duplicate"}, 1.0)], {}, 10.0)
+    assert len(tally._seen[DUPLICATE.reason]) == 1  # what it keeps
+    tally.look(DUPLICATE, [Counted({"connection": "wh", "reason": "duplicate"}, 1.0)], SITES, 12.0)
+    tally.look(DUPLICATE, [], SITES, 14.0)
+    tally.look(DUPLICATE, [Counted({"connection": "wh", "reason": "duplicate"}, 2.0)], SITES, 16.0)
+    assert [each.count for each in tally.take()] == [3]

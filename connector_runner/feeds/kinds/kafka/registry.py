@@ -12,6 +12,7 @@ import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -131,19 +132,22 @@ class Registry:
         """Returns name and text of all schemas that one needs, those without needs first."""
         found: dict[str, str] = {}
 
-        async def visit(each: Schema) -> None:
+        async def visit(each: Schema, within: tuple[str, ...]) -> None:
             for reference in each.references:
                 if reference.name in found:
                     continue
-                if len(found) >= MOST_REFERENCES:
+                if reference.name in within:
+                    raise ValueError(f"{reference.name} needs itself: {' → '.join([*within, reference.name])}")
+                if len(found) + len(within) >= MOST_REFERENCES:
                     raise ValueError(f"it needs more than {MOST_REFERENCES} other schemas")
-                inner = await self._ask(f"/subjects/{reference.subject}/versions/{reference.version}{suffix}")
+                subject = quote(reference.subject, safe="")
+                inner = await self._ask(f"/subjects/{subject}/versions/{reference.version}{suffix}")
                 if isinstance(inner, str):
                     raise TypeError(f"{reference.subject} version {reference.version}: {inner}")
-                await visit(inner)
+                await visit(inner, (*within, reference.name))
                 found[reference.name] = inner.schema
 
-        await visit(schema)
+        await visit(schema, ())
         return list(found.items())
 
     async def _ask(self, path: str) -> Schema | str:
