@@ -16,6 +16,8 @@ from shared.project.webhooks.hydrate import Hydrate
 
 LONGEST_SECONDS = 60.0
 """Of a pause that no answer asked for: an address that is back is found within a minute."""
+SHARE = 0.1
+"""Of all delays of an event, that no such pause exceeds: an event must not spend its last tries unasked."""
 FIRST_SECONDS = 1.0
 PACING = frozenset((403, 429, 503))
 """Statuses whose `Retry-After` holds for all requests. Of another status, such as 202, it holds for the one address."""
@@ -59,7 +61,7 @@ class Pauses:
                 del self._states[webhook]
             return
         now = self._clock()
-        state = self._states.setdefault(webhook, _State(Backoff(_first(hydrate), LONGEST_SECONDS)))
+        state = self._states.setdefault(webhook, _State(_backoff(hydrate)))
         state.failed += 1
         if answer.after > 0 and answer.status in PACING:
             if now + answer.after > state.until:
@@ -72,5 +74,7 @@ class Pauses:
         self._states = {name: state for name, state in self._states.items() if name in webhooks}
 
 
-def _first(hydrate: Hydrate) -> float:
-    return min(float(hydrate.delays[0]) if hydrate.delays else FIRST_SECONDS, LONGEST_SECONDS)
+def _backoff(hydrate: Hydrate) -> Backoff:
+    delays = list(map(float, hydrate.delays)) or [FIRST_SECONDS]
+    longest = min(LONGEST_SECONDS, SHARE * sum(delays))
+    return Backoff(min(delays[0], longest), longest)

@@ -86,6 +86,16 @@ def test_failures_in_a_row_pause_longer_each_time_up_to_a_minute_until_an_answer
     assert pauses.instead("hook") is None
 
 
+@pytest.mark.parametrize(
+    ("delays", "pause"), [([], 0.1), ([10], 1.0), ([3, 5, 5, 5, 10, 10], 3.0), ([10, 60, 600], 10.0), ([90, 900], 60.0)]
+)
+def test_a_pause_is_short_beside_the_time_that_events_wait(delays: list[int], pause: float) -> None:
+    hydrate = hydrate_of(at_once=1, delays=[Duration(each) for each in delays])
+    left = noted(Clock(), hydrate, AWAY).instead("hook")
+    assert left is not None
+    assert left.after == pytest.approx(pause)
+
+
 def test_a_webhook_that_was_changed_is_asked_at_once() -> None:
     pauses = noted(Clock(), hydrate_of(), BUSY)
     pauses.keep(["hook"])
