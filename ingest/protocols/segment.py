@@ -7,7 +7,7 @@ true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry i
 are in the dead letters. `success` is false if nothing was accepted; SDKs look at the status only, and must not send such an event
 again.
 
-`/v1/import` is a batch; mobile SDKs send everything there. `/v1/m` receives the browser SDK's own metrics, which are discarded.
+`/v1/import` is a batch; mobile SDKs send everything there. June's SDKs, forks of Segment's, say `/sdk` for `/v1`. `/v1/m` receives the browser SDK's own metrics, which are discarded.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from
 `/v1/projects/{key}/settings`; that document names the site's device
 destinations, which run in the page.
@@ -39,10 +39,12 @@ PIXEL = "/v1/pixel/{type}"
 SETTINGS = "/v1/projects/{key}/settings"
 METRICS = "/v1/m"
 
-_SINGLE = {f"/v1/{name}": kind for name, kind in TYPES.items()}
+JUNE = "/sdk/batch"
+_SINGLE = {f"/v1/{name}": kind for name, kind in TYPES.items()} | {f"/sdk/{name}": name for name in TYPES.values()}
 ROUTES = (
     *(Route("POST", path) for path in _SINGLE),
     *(Route("POST", f"/v1/{name}") for name in BATCHES),
+    Route("POST", JUNE),
     Route("POST", METRICS),
     Route("GET", PIXEL),
     Route("GET", SETTINGS),

@@ -51,6 +51,12 @@ def test_a_batch_gives_its_events_in_order_with_bytes_untouched(path: str) -> No
     assert result.admission.site == "shop"
 
 
+def test_junes_paths_are_segments_under_another_name() -> None:
+    assert parsed("/sdk/track", '{"event":"Sold","userId":"u"}').heads == [Head("new-1", "track", "Sold", "u")]
+    assert parsed("/sdk/batch", batch('{"type":"page","userId":"u"}')).heads == [Head("new-1", "page", None, "u")]
+    assert {"/sdk/track", "/sdk/alias", "/sdk/batch"} <= {route.path for route in segment.ROUTES}
+
+
 def test_context_and_integrations_of_a_batch_are_kept_as_defaults() -> None:
     event = '{"type":"page","userId":"u"}'
     result = parsed("/v1/batch", batch(event, context='{"ip":"1.2.3.4"}', integrations='{"All":false}'))
