@@ -54,6 +54,10 @@ OLDER = {"scopeLogs": "instrumentationLibraryLogs", "scopeSpans": "instrumentati
 """What exporters before OTLP 0.15 call scopes in JSON; in protobuf the number of the field is the same."""
 
 
+_Scoped = tuple[bytes, bytes, list[bytes]]
+"""The bytes of a resource and of a scope, and their records."""
+
+
 class _Export(msgspec.Struct, gc=False):
     resourceLogs: msgspec.Raw = _NONE  # noqa: N815  # the wire's name
     resourceSpans: msgspec.Raw = _NONE  # noqa: N815
@@ -108,11 +112,11 @@ def cut(body: bytes, signal: str, admission: Admission, *, packed: bool) -> Sequ
     found: list[Piece] = []
     merged = 0
     try:
-        for piece in _of_protobuf(body, most) if packed else _of_json(body, signal, most):
-            if len(found) == most:
+        for resource, scope, records in _of_protobuf(body, most) if packed else _of_json(body, signal, most):
+            if len(found) + len(records) > most:
                 raise _TooMany
-            found.append(piece)
-            merged += len(piece.resource) + len(piece.scope)
+            found += [Piece(resource, scope, record, packed) for record in records]
+            merged += len(records) * (len(resource) + len(scope))
     except _TooMany:
         message = f"the export has more than {most} records, the site's limit; let the exporter send smaller batches"
         return admission.refuse(413, "too_many_events", message)
@@ -129,7 +133,7 @@ def cut(body: bytes, signal: str, admission: Admission, *, packed: bool) -> Sequ
     return found
 
 
-def _of_protobuf(body: bytes, most: int) -> Iterator[Piece]:
+def _of_protobuf(body: bytes, most: int) -> Iterator[_Scoped]:
     steps = Steps(max(MOST_FIELDS, 4 * most))
     for number, held in fields(body, steps):
         if number != 1:
@@ -137,8 +141,7 @@ def _of_protobuf(body: bytes, most: int) -> Iterator[Piece]:
         resource, scopes = _apart(held, steps, MOST_HOLDERS)
         for scope_held in scopes:
             scope, records = _apart(scope_held, steps, most)
-            for record in records:
-                yield Piece(resource, scope, record, packed=True)
+            yield resource, scope, records
 
 
 def _apart(message: bytes, steps: Steps, most: int) -> tuple[bytes, list[bytes]]:
@@ -154,7 +157,7 @@ def _apart(message: bytes, steps: Steps, most: int) -> tuple[bytes, list[bytes]]
     return about, held
 
 
-def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
+def _of_json(body: bytes, signal: str, most: int) -> Iterator[_Scoped]:
     outer, middle, inner = NAMES[signal]
     holders = 0
     export = _export(body)
@@ -172,8 +175,7 @@ def _of_json(body: bytes, signal: str, most: int) -> Iterator[Piece]:
             holders = _count(holders)
             scope = _scope(scope_held)
             about_scope = _object(scope.instrumentationLibrary if scope.scope is _EMPTY else scope.scope)
-            for record in _items(getattr(scope, inner), most):
-                yield Piece(about, about_scope, record, packed=False)
+            yield about, about_scope, _items(getattr(scope, inner), most)
 
 
 def _items(array: msgspec.Raw, most: int) -> list[bytes]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -19,11 +18,14 @@ import msgspec
 from ingest.contract import Parsed, Reject
 from ingest.judge.envelope import MERGED_REQUESTS
 from ingest.judge.mend import Fault, excess
-from ingest.judge.verdicts import MAX_ID_CHARACTERS
+from ingest.judge.verdicts import MAX_ID_CHARACTERS, is_crowded
 from ingest.protocols.otlp.cut import Piece
+from ingest.protocols.otlp.messages import decode_error, messages
 from ingest.protocols.otlp.values import AnyValue, KeyValue, TooManyKeys, attributes, bounded, moment, of_json, of_protobuf, whole
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason
+from shared.project.model import SiteLimits
+from shared.reading.extent import SHORTEST_KEY
 
 USER_IDS = ("user.id", "enduser.id")
 SPAN_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -161,58 +163,74 @@ def judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log
             gc.enable()
 
 
+class _Reader:
+    """Reads the records of one request."""
+
+    __slots__ = ("decode", "held", "limits", "packed", "traces", "value")
+
+    def __init__(self, signal: str, packed: bool, limits: SiteLimits) -> None:
+        self.traces, self.packed, self.limits = signal == "traces", packed, limits
+        self.held: _Held = (None, None)
+        self.value: Any = of_protobuf if packed else of_json
+        self.decode: Callable[[bytes], Any] = messages()[signal].FromString if packed else _json_record[signal]
+
+
 def _judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log_id: str) -> None:
+    if not pieces:
+        return
+    limits = parsed.admission.limits
     request_id = log_id or blake2b(body, digest_size=16, key=parsed.admission.site.encode()[:64]).hexdigest()
-    room = MERGED_REQUESTS * int(parsed.admission.limits.request_bytes)
+    room = MERGED_REQUESTS * int(limits.request_bytes)
+    reader = _Reader(signal, pieces[0].packed, limits)
     # records of one scope are neighbours and share the very objects
     resource: bytes | None = None
     scope: bytes | None = None
-    held: _Held | Fault = (None, None)
+    broken: Fault | None = None
+    add_head, add_body = parsed.heads.append, parsed.bodies.append
     for index, piece in enumerate(pieces):
         if piece.resource is not resource or piece.scope is not scope:
             resource, scope = piece.resource, piece.scope
-            held = _holders(piece, parsed.admission.limits.event_bytes)
-        message_id = request_id if log_id else f"{request_id}-{index}"
-        found = (
-            held
-            if isinstance(held, Fault)
-            else _judged(parsed=parsed, piece=piece, signal=signal, held=held, message_id=message_id)
-        )
-        if not isinstance(found, Fault):
+            held = _holders(piece, limits.event_bytes)
+            if isinstance(held, Fault):
+                broken = held
+            else:
+                broken, reader.held = None, held
+        found = broken or _judged(reader, piece.record, log_id or f"{request_id}-{index}")
+        if found.__class__ is not Fault:
             room -= len(found[1])
-            if room < 0:
-                detail = (
-                    "its resource and scope under each record make the request too large; let the exporter send smaller batches"
-                )
-                found = Fault(DeadReason.TOO_LARGE, detail)
-        if isinstance(found, Fault):
-            parsed.rejects.append(Reject(index, found.reason, found.detail, piece.alone(signal)))
-        else:
-            parsed.heads.append(found[0])
-            parsed.bodies.append(found[1])
+            if room >= 0:
+                add_head(found[0])  # type: ignore[arg-type]  # a head and its body
+                add_body(found[1])  # type: ignore[arg-type]
+                continue
+            detail = "its resource and scope under each record make the request too large; let the exporter send smaller batches"
+            found = Fault(DeadReason.TOO_LARGE, detail)
+        parsed.rejects.append(Reject(index, found.reason, found.detail, piece.alone(signal)))
 
 
-def _judged(parsed: Parsed, piece: Piece, signal: str, held: _Held, message_id: str) -> tuple[Head, bytes] | Fault:
-    limits = parsed.admission.limits
-    if len(piece.record) > limits.event_bytes:
-        return Fault(DeadReason.TOO_LARGE, f"the record has {len(piece.record)} bytes, the limit is {limits.event_bytes}")
-    if not piece.packed and (deep := excess(piece.record, limits)) is not None:
+def _judged(reader: _Reader, record: bytes, message_id: str) -> tuple[Head, bytes] | Fault:
+    limits, packed = reader.limits, reader.packed
+    if len(record) > limits.event_bytes:
+        return Fault(DeadReason.TOO_LARGE, f"the record has {len(record)} bytes, the limit is {limits.event_bytes}")
+    if not packed and (deep := excess(record, limits)) is not None:
         return deep
     try:
-        record = _record(piece, signal)
-        value = of_protobuf if piece.packed else of_json
-        properties: Any = _span(record, value, piece.packed) if signal == "traces" else _log(record, value, piece.packed)
+        read = reader.decode(record)
+        properties: Any = _span(read, reader.value, packed) if reader.traces else _log(read, reader.value, packed)
     except _Broken as exc:
         return Fault(DeadReason.WRONG_TYPE, str(exc))
     except TooManyKeys as exc:
         return Fault(DeadReason.TOO_MANY_KEYS, f"the record has {exc}")
-    if isinstance(properties, Fault):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        return Fault(DeadReason.WRONG_TYPE, f"the record cannot be read: {exc}")
+    except decode_error() as exc:
+        return Fault(DeadReason.WRONG_TYPE, f"the record is no protobuf: {exc}")
+    if properties.__class__ is Fault:
         return properties
-    if signal == "traces":
+    if reader.traces:
         kind, message_id, at = "span", f"{properties.trace_id}-{properties.span_id}", properties.start_time_unix_nano
     else:
         kind, at = "log", properties.time_unix_nano or properties.observed_time_unix_nano
-    properties.resource, properties.scope = held
+    properties.resource, properties.scope = reader.held
     said = properties.attributes
     user_id = _user_of(said) if "user.id" in said or "enduser.id" in said else None
     try:
@@ -220,24 +238,19 @@ def _judged(parsed: Parsed, piece: Piece, signal: str, held: _Held, message_id: 
     except OverflowError:
         return Fault(DeadReason.WRONG_TYPE, f"{at} nanoseconds since 1970 are no time")
     body = _encode(event)
-    if len(body) > limits.event_bytes:
-        return Fault(
-            DeadReason.TOO_LARGE, f"the event has {len(body)} bytes with its resource, the limit is {limits.event_bytes}"
-        )
-    return excess(body, limits) or (Head(message_id, kind, None, user_id), body)
+    size = len(body)
+    if size > limits.event_bytes:
+        return Fault(DeadReason.TOO_LARGE, f"the event has {size} bytes with its resource, the limit is {limits.event_bytes}")
+    # the number of brackets bounds the depth, and the number of bytes that of the keys: most bodies have too few of both
+    if size > limits.keys * SHORTEST_KEY or is_crowded(body, limits.depth):
+        deep = excess(body, limits)
+        if deep is not None:
+            return deep
+    return Head(message_id, kind, None, user_id), body
 
 
 class _Broken(Exception):
     """The record is not of OpenTelemetry's form."""
-
-
-def _record(piece: Piece, signal: str) -> Any:
-    try:
-        return _messages()[signal].FromString(piece.record) if piece.packed else _json_record[signal](piece.record)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        raise _Broken(f"the record cannot be read: {exc}") from exc
-    except _decode_error() as exc:
-        raise _Broken(f"the record is no protobuf: {exc}") from exc
 
 
 def _holders(piece: Piece, most_bytes: int) -> _Held | Fault:
@@ -249,7 +262,7 @@ def _holders(piece: Piece, most_bytes: int) -> _Held | Fault:
         )
     try:
         if piece.packed:
-            resource, scope = _messages()["resource"].FromString(piece.resource), _messages()["scope"].FromString(piece.scope)
+            resource, scope = messages()["resource"].FromString(piece.resource), messages()["scope"].FromString(piece.scope)
             value: Any = of_protobuf
         else:
             resource, scope, value = _json_holder(piece.resource), _json_holder(piece.scope), of_json
@@ -259,22 +272,25 @@ def _holders(piece: Piece, most_bytes: int) -> _Held | Fault:
         return Fault(DeadReason.WRONG_TYPE, f"the resource or scope of the record cannot be read: {exc}")
     except TooManyKeys as exc:
         return Fault(DeadReason.TOO_MANY_KEYS, f"the resource or scope of the record has {exc}")
-    except _decode_error() as exc:
+    except decode_error() as exc:
         return Fault(DeadReason.WRONG_TYPE, f"the resource or scope of the record is no protobuf: {exc}")
     return msgspec.Raw(_encode(found)) if found else None, msgspec.Raw(_encode(scope_found)) if scope_found else None
 
 
 def _log(record: Any, value: Any, packed: bool) -> _LogProperties:
+    trace_id, span_id = record.trace_id, record.span_id
+    said = record.body
     return _LogProperties(
-        body=_built(value, record.body) or None,
+        body=(packed and said.string_value) or _built(value, said) or None,  # most are texts
         severity_number=record.severity_number,
         severity_text=record.severity_text,
         event_name=record.event_name,
-        trace_id=_hex(record.trace_id, packed, NO_TRACE),
-        span_id=_hex(record.span_id, packed, NO_SPAN),
+        trace_id=_hex(trace_id, packed, NO_TRACE) if trace_id else "",
+        span_id=_hex(span_id, packed, NO_SPAN) if span_id else "",
         flags=record.flags,
-        time_unix_nano=_nanoseconds(record, "time_unix_nano"),
-        observed_time_unix_nano=_nanoseconds(record, "observed_time_unix_nano"),
+        # protobuf's are integers of 64 bits
+        time_unix_nano=record.time_unix_nano if packed else _nanoseconds(record, "time_unix_nano"),
+        observed_time_unix_nano=record.observed_time_unix_nano if packed else _nanoseconds(record, "observed_time_unix_nano"),
         dropped_attributes_count=record.dropped_attributes_count,
         attributes=_attributes(record.attributes, value),
     )
@@ -284,7 +300,10 @@ def _span(record: Any, value: Any, packed: bool) -> _SpanProperties | Fault:
     trace_id, span_id = _hex(record.trace_id, packed, NO_TRACE), _hex(record.span_id, packed, NO_SPAN)
     if not trace_id or not span_id:
         return Fault(DeadReason.MISSING_ID, "a span needs `trace_id` and `span_id`, which are not all zeros")
-    start, end = _nanoseconds(record, "start_time_unix_nano"), _nanoseconds(record, "end_time_unix_nano")
+    if packed:  # integers of 64 bits
+        start, end = record.start_time_unix_nano, record.end_time_unix_nano
+    else:
+        start, end = _nanoseconds(record, "start_time_unix_nano"), _nanoseconds(record, "end_time_unix_nano")
     status, kind = record.status, record.kind
     events, links = record.events, record.links
     return _SpanProperties(
@@ -372,22 +391,3 @@ def _hex(id_: bytes | str, packed: bool, nothing: str) -> str:
 
 def _named(names: Sequence[str], number: int) -> str:
     return names[number] if 0 <= number < len(names) else str(number)
-
-
-@cache
-def _messages() -> Mapping[str, Any]:
-    """Imports the messages of protobuf, which takes some megabytes, with the first request that has them."""
-    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-    return {"logs": LogRecord, "traces": Span, "resource": Resource, "scope": InstrumentationScope}
-
-
-@cache
-def _decode_error() -> type[Exception]:
-    from google.protobuf.message import DecodeError
-
-    error: type[Exception] = DecodeError
-    return error
