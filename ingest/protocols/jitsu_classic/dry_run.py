@@ -6,7 +6,7 @@ connections of the project, with their functions and conditions.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ MOST_FIELDS = 1000
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _FACTS = facts_of(RequestContext(0, "jitsu_classic", ""))
+_NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
 def show(parsed: Parsed) -> Reply:
@@ -40,6 +41,8 @@ def _shown(head: Any, body: bytes) -> dict[str, Any]:
     except UNREADABLE as exc:
         return {"table": TABLE, "fields": [], "error": f"the event has a value that only the loader reads: {exc}"}
     row["_timestamp"] = None  # of the request that is not made
+    if row.get("utc_time") == _NO_TIME:  # an event without a time has that of its request
+        row["utc_time"] = None
     fields: list[dict[str, Any]] = []
     _flatten("", {**row.pop("properties", {}), **row} if type(row.get("properties")) is dict else row, fields)
     shown: dict[str, Any] = {"table": TABLE, "fields": fields[:MOST_FIELDS]}

@@ -342,6 +342,12 @@ def test_a_dry_run_shows_the_fields_and_stores_nothing() -> None:
     assert fields["items"] == ("json", [{"sku": "x"}])
     assert fields["utm_campaign"] == ("text", "c")
     assert fields["utc_time"][0] == "timestamp"
+    timeless = {key: value for key, value in FLAT.items() if key != "utc_time"}
+    again = jitsu_classic.parse(post("/api/v1/events/dry-run", json.dumps(timeless), query=TOKEN), CountingDesk())
+    assert isinstance(again, Reply)
+    assert "utc_time" not in {each["field"] for each in json.loads(again.body)["events"][0]["fields"]}, (
+        "the request has a time, 1970 is none"
+    )
 
 
 def test_segments_batches_are_read_on_their_classic_paths() -> None:
