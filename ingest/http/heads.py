@@ -39,6 +39,8 @@ OFTEN = 16
 """A shape that came so often gets a pattern, which reads its heads in a third of the time and is made in half a millisecond."""
 MOST_PATTERNS = 256
 """Patterns made in one revision of the project: a stranger can ask for them."""
+MOST_LINES = 40
+"""A head of more headers gets no pattern: making one takes longer with each."""
 PATTERNS_OF_LINE = 4
 """Patterns for one method, path and number of headers; a head is compared with each."""
 
@@ -224,7 +226,7 @@ class Heads:
                 return None
             size = int(text)
         shape.uses += 1
-        if shape.uses == OFTEN and self.patterns < MOST_PATTERNS:
+        if shape.uses == OFTEN and self.patterns < MOST_PATTERNS and len(values) <= MOST_LINES:
             others = self.often.setdefault((f"{form[0]} {form[1]}".encode(), len(values)), [])
             if len(others) < PATTERNS_OF_LINE:
                 self.patterns += 1

@@ -236,6 +236,11 @@ def test_patterns_and_remembered_lines_are_bounded(monkeypatch: pytest.MonkeyPat
     assert all(len(each) <= heads.PATTERNS_OF_LINE for each in known.often.values())
     assert 0 < known.rests_bytes <= 10_000
     assert 0 < len(known.rests) < 10
+    long = GET + b"".join(b"\r\nX-%d: y" % number for number in range(heads.MOST_LINES))
+    monkeypatch.setattr(heads, "MOST_PATTERNS", 7)
+    wide = knowing(long)
+    assert wide.alike(long, KEYS)
+    assert wide.patterns == 0
     newer = KeyIndex(Project())
     known.use_keys(newer)
     assert not known.rests
