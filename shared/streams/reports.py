@@ -25,7 +25,8 @@ from shared.telemetry.health import Health, Report
 
 PREFIX = "health."
 SHARDS = "shards"
-KNOWS = (SHARDS,)
+CONNECTION_SHARDS = "shards of connections"
+KNOWS = (SHARDS, CONNECTION_SHARDS)
 TTL_SECONDS = 45.0
 AGAIN_SECONDS = 15.0
 LOOK_SECONDS = 1.0

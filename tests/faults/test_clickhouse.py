@@ -53,7 +53,7 @@ async def test_killed_and_frozen_loaders_and_a_server_that_dies_or_hangs_lose_an
     server = clickhouse_server
     places = {name: ClickDatabase(server, f"of_{name}") for name in KINDS}
     with stack(tmp_path, QUICK) as running:
-        connections = {name: make(name) for name, make in KINDS.items()}
+        connections = {name: {**make(name), "shards": 2} for name, make in KINDS.items()}
         await running.apply(project(connections, {name: place.destination for name, place in places.items()}))
         await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:

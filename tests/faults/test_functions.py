@@ -107,7 +107,7 @@ def expected_of_batches(books: Books) -> tuple[Books, dict[str, Fate]]:
 def document(places: dict[str, Place], revision: int) -> dict[str, object]:
     """The project, with a function that says which revision it is of."""
     connections = {
-        "through-pg": stream("through-pg", functions=["f"]),
+        "through-pg": stream("through-pg", functions=["f"], shards=2),
         "through-duck": batch("through-duck", functions=["g", "f"], privacy=[{"field": "context.ip", "do": "drop"}]),
         "straight": stream("straight"),
     }

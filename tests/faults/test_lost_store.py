@@ -37,7 +37,9 @@ async def test_what_comes_after_the_loss_of_the_store_is_loaded_once_and_at_once
 ) -> None:
     schema, duck = new_schema(), DuckSchema(tmp_path / "warehouse.duckdb")
     places: dict[str, Place] = {"pg": schema, "duck": duck}
-    document = project({"pg": batch("pg"), "duck": stream("duck")}, {name: each.destination for name, each in places.items()})
+    document = project(
+        {"pg": batch("pg", shards=2), "duck": stream("duck")}, {name: each.destination for name, each in places.items()}
+    )
     with stack(tmp_path, QUICK) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)

@@ -25,7 +25,7 @@ async def test_a_loader_and_a_mysql_server_killed_again_and_again_lose_and_doubl
 ) -> None:
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
         "batch": batch,
-        "stream": stream,
+        "stream": lambda name: stream(name, shards=2),
         "merge": lambda name: merging(batch(name)),
     }
     places = {name: MyDatabase(mysql, f"of_{name}_{secrets.token_hex(4)}") for name in kinds}

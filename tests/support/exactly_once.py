@@ -26,6 +26,7 @@ from shared.events.dead import decode_dead
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
+from shared.project.shards import connection_of_shard
 from shared.project.snapshot import current_snapshot
 from shared.streams.removed import read_all_removed
 from shared.streams.waiting import look_ahead
@@ -149,7 +150,8 @@ async def dead_letters(url: str) -> list[Dead]:
                 assert message is not None, "the stream of dead letters cannot be read"
                 for letter in decode_dead(message.payload):
                     id_ = letter.message_id or _id_in(letter.body)
-                    found.append(Dead(id_, letter.stage, letter.connection, letter.reason, letter.detail))
+                    name = connection_of_shard(letter.connection) if letter.connection else None
+                    found.append(Dead(id_, letter.stage, name, letter.reason, letter.detail))
     return found
 
 

@@ -19,8 +19,9 @@ from shared.devices.connections import DeviceConnection
 from shared.events.event import JSON
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
-from shared.events.shards import part_of
+from shared.events.shards import Shard, part_of
 from shared.project.model import Connection, Site
+from shared.project.shards import shard_name
 
 ENDS = ("drops", "buries")
 UNSEEN = "only a stack knows: `penstock suppress check ID`"
@@ -33,6 +34,10 @@ def asked(rules: ConnectionRules, connection: Connection | DeviceConnection, sit
         Permanent, msgspec.DecodeError, UnicodeDecodeError: the event cannot be read.
     """
     steps = [RouteStep(step="suppressed", verdict="unasked", detail=UNSEEN)]
+    if rules.shards > 1 and rules.spread is None:
+        number = part_of(arrival.heads[0].user_key, rules.shards)
+        detail = f"{shard_name(rules.name, number)}, {Shard(number, rules.shards)}"
+        steps.append(RouteStep(step="shard", verdict="passes", detail=detail))
     for name, alone in _questions(rules):
         if steps[-1].verdict in ENDS or (steps[-1].verdict == "unasked" and len(steps) > 1):
             steps.append(RouteStep(step=name, verdict="unasked"))

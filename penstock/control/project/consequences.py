@@ -5,6 +5,8 @@ A plan shows which lines of the file change. This shows what that means for data
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,10 +15,12 @@ from nats.js.errors import NotFoundError
 
 from penstock.control.wording import cut
 from shared.devices.connections import IN_THE_BROWSER, goes_to_device, of_services
+from shared.errors import NotConnected
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.project.shards import shard_name
 from shared.project.snapshot import StoredProject
+from shared.streams.reports import CONNECTION_SHARDS, Told, read_reports
 from shared.streams.waiting import look_at_subject
 
 SHOWN_ID = 9
@@ -40,7 +44,7 @@ async def losses(broker: Broker, stored: StoredProject, after: Mapping[str, Any]
     Raises:
         NotConnected: the broker does not answer.
     """
-    return [*_sites(stored.resolved, after), *await _connections(broker, stored, after)]
+    return [*_sites(stored.resolved, after), *await _connections(broker, stored, after), *await _shards(broker, stored, after)]
 
 
 def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
@@ -68,6 +72,24 @@ def _keys(path: str, before: Mapping[str, Any], after: Mapping[str, Any], ids: C
         elif (secret := now.get(key["id"], key).get("secret")) is not None and secret != key.get("secret"):
             old = "its old secret" if key.get("secret") else "no secret"
             yield Loss(path=path, what=f"requests with key {shown} and {old} get 401")
+
+
+async def _shards(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:
+    """Returns the connections that get shards while services of a release run that cannot read the option."""
+    wanted = [
+        name
+        for name, each in (after.get("connections") or {}).items()
+        if (each.get("shards") or 1) > 1 and name not in stored.shards
+    ]
+    reports: list[Told] = []
+    with contextlib.suppress(NotConnected):  # no service has run yet
+        reports = await read_reports(broker, time.time()) if wanted else []
+    earlier = sorted(f"{each.service} {each.instance}" for each in reports if CONNECTION_SHARDS not in each.knows)
+    what = (
+        f"upgrade first: {', '.join(earlier)} cannot read `shards` and would go on with the project of before; such a router sends all "
+        "events to the first shard"
+    )
+    return [Loss(path=f"connections.{name}.shards", what=what) for name in wanted if earlier]
 
 
 async def _connections(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:

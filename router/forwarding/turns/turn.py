@@ -122,7 +122,7 @@ class Turns:
             for sibling in spread.siblings:
                 other = self._forwarders.get(sibling)
                 if other is not None and other.place().seq < begins:
-                    raise ShardsChange(f"{_BEFORE}{sibling}, to which the router has frames of before to send")
+                    raise ShardsChange(f"{_BEFORE}{sibling}, to which the router has earlier frames to send")
             if (name, turn) not in self._waits:
                 self._waits[name, turn] = [
                     _Wait(self._broker, each, self._forwarders[each].rules.queue)
@@ -143,10 +143,10 @@ class _Wait:
         self._name = name
         self._left = [
             # in this order: what leaves one goes to the next
-            (topology.FUNCTIONS, topology.functions_subject(queue), "has frames of before ahead of its functions"),
-            (topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue), "has events of before that its functions try again"),
-            (topology.DELIVER, topology.deliver_subject(queue), "has frames of before in its queue"),
-            (topology.RETRY, topology.retry_subject("loader", queue), "has rows of before set aside, because a table fails"),
+            (topology.FUNCTIONS, topology.functions_subject(queue), "has earlier frames ahead of its functions"),
+            (topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue), "has earlier events that its functions try again"),
+            (topology.DELIVER, topology.deliver_subject(queue), "has earlier frames in its queue"),
+            (topology.RETRY, topology.retry_subject("loader", queue), "has earlier rows set aside, because a table fails"),
         ]
         self._last: int | None = None
 

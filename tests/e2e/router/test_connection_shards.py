@@ -81,9 +81,7 @@ async def test_a_change_that_waits_says_so_and_for_whom(broker: Broker, nats: Na
         for part in (1, 2):
             for id_ in ids[part]:
                 await put(broker, [id_], userId=id_)
-        assert await told(waits=True) == [
-            "its number of shards changes; it waits for all, which has frames of before in its queue"
-        ]
+        assert await told(waits=True) == ["its number of shards changes; it waits for all, which has earlier frames in its queue"]
         status = await read_status(broker, (await current_snapshot(broker)).project, 2, [], time.time())
         lines = {each.connection: each.why for each in status.connections}
         assert all("its number of shards changes; it waits for all, which" in why for why in lines.values()), lines

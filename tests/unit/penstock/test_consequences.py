@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.control.project.consequences import losses
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.jetstream.kv import Bucket
 from shared.project.snapshot import StoredProject
+from shared.streams.reports import KNOWS, Told, key_of
+from shared.telemetry.health import Report
 from tests.support.nats import NatsServer
 
 BEFORE = {
@@ -72,3 +77,21 @@ async def test_nothing_is_lost_where_nothing_is_removed(server: NatsServer) -> N
     async with connect(server.url, "test", patience_seconds=60) as broker:
         assert await losses(broker, StoredProject({}, {}), BEFORE) == []
         assert await losses(broker, STORED, BEFORE) == []
+
+
+async def test_services_that_cannot_read_shards_of_a_connection_are_named_before_it_gets_some(server: NatsServer) -> None:
+    after: dict[str, Any] = {
+        "sites": BEFORE["sites"],
+        "connections": {"kept": {"site": "shop", "shards": 2}, "gone": {"site": "shop"}, "moved": {"site": "shop"}},
+    }
+    async with connect(server.url, "test", patience_seconds=60) as broker:
+        assert await losses(broker, STORED, after) == []  # no streams at all
+        await topology.ensure(broker, topology.TopologySettings(events_max_bytes=2**24, dead_max_bytes=2**24))
+        bucket = Bucket(broker, topology.LEASE_BUCKET)
+        for instance, knows in (("new:1", KNOWS), ("old:1", KNOWS[:1])):
+            told = Told(service="router", instance=instance, at=time.time(), report=Report(True), knows=knows)
+            await bucket.put(key_of(instance), msgspec.json.encode(told), ttl_seconds=60)
+        (loss,) = await losses(broker, STORED, after)
+        assert loss.path == "connections.kept.shards"
+        assert loss.what.startswith("upgrade first: router old:1 cannot read")
+        assert await losses(broker, StoredProject({}, BEFORE, shards={"kept": 2}), after) == []

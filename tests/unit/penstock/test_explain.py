@@ -15,8 +15,10 @@ from penstock.control.explain.explain import explain
 from penstock.control.functions.passage import Passage
 from penstock.terminal import exits
 from shared.events.frame import Head, RequestContext, pack
+from shared.events.shards import part_of
 from shared.project.functions import PrivacyRule
 from shared.project.model import Connection, Key, Project, Site
+from shared.project.shards import shard_name
 
 PROJECT = """\
 sites:
@@ -278,3 +280,13 @@ async def test_an_event_of_a_snowplow_tracker_is_explained_as_the_edge_takes_it(
     assert (found.edge.accepted, found.edge.type, found.edge.event, found.edge.message_id) == (True, "track", "struct", "e-1")
     refused = await explain(body.replace(b'"se"', b'"zz"'), project, "shop")
     assert refused.edge.reason == "unknown_type"
+
+
+def test_a_connection_with_shards_says_which_of_them_gets_the_event(capsys: pytest.CaptureFixture[str]) -> None:
+    connections = "  shop-pg: {site: shop, destination: pg, shards: 3}\n"
+    project = PROJECT.replace("destinations:\n", "destinations:\n  pg: {type: postgres, dsn: postgres://x}\n")
+    Path("penstock.yaml").write_text(project + "connections:\n" + connections)
+    Path("event.json").write_text(ORDER)
+    assert run(["explain", "event.json", "--site", "shop"]) == exits.OK
+    number = part_of("u", 3) + 1
+    assert f"shard: passes: {shard_name('shop-pg', number - 1)}, shard {number} of 3" in capsys.readouterr().out
