@@ -81,6 +81,19 @@ async def to_the_end(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
         raise
 
 
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancels a task of the caller and waits until it has ended; raises what it ended with, unless that is the cancellation.
+
+    Raises:
+        CancelledError: the caller itself was cancelled meanwhile. Awaiting the task would take that for the task's own end, and the
+            caller would go on.
+    """
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
 async def _heard(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         await coroutine

@@ -16,7 +16,7 @@ from shared.errors import ConfigError, Fenced, PenstockError
 from shared.jetstream.lease import Lease, hold
 from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
-from shared.tasks import first_of, task_group, together
+from shared.tasks import end, first_of, task_group, together
 from shared.telemetry.health import Health
 
 AGAIN_SECONDS = 1.0
@@ -159,7 +159,7 @@ class Workers(Generic[D]):
             if self._in_order:
                 running.ending.set()
             else:
-                await _cancel(running.task)
+                await end(running.task)
                 self._context.health.good(f"{self._what} {key}")
             del self._running[key]
         for key, definition in wanted.items():
@@ -250,12 +250,6 @@ async def _raise_when_free(ending: asyncio.Event, free: asyncio.Event) -> None:
     # only the wait for the lease is cut short; a worker that has it ends in order
     await free.wait()
     raise _EndingError
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 class _EndingError(Exception):

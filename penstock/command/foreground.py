@@ -25,7 +25,7 @@ from penstock.terminal.options import Setting
 from penstock.terminal.screen import Screen
 from shared.project.snapshot import stored_project
 from shared.reading.document import parse_document
-from shared.tasks import together
+from shared.tasks import end, together
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -131,9 +131,7 @@ async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:
             demo = asyncio.ensure_future(show_demo(setting, stack.state))
             await asyncio.wait({demo, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not demo.done():
-                demo.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await demo
+                await end(demo)
                 return
             await demo
             if wishes.exit_after_demo:

@@ -31,6 +31,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease, hold
 from shared.stores.contract import Area, Store
+from shared.tasks import end
 from shared.threads import ThreadGate
 
 LEVEL = 3
@@ -166,7 +167,5 @@ async def asked_to_pause(broker: Broker, site: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewal.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewal
+        await end(renewal)
         await bucket.remove(revision)

@@ -16,6 +16,7 @@ from shared.forget.ids import SALT_BYTES, Forgotten, Listed, digest, listed
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.tasks import end
 
 IDS = "id."
 """How the keys of ids begin; the digest follows."""
@@ -89,9 +90,7 @@ async def follow_forgotten(broker: Broker) -> AsyncIterator[tuple[Forgotten, asy
     try:
         yield forgotten, complete
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def _follow(broker: Broker, forgotten: Forgotten, complete: asyncio.Event) -> None:

@@ -16,7 +16,7 @@ from shared.errors import Conflict, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.tasks import timeout
+from shared.tasks import end, timeout
 
 PREFIX = "reader."
 TTL_SECONDS = 15.0
@@ -46,9 +46,7 @@ async def hold_back(broker: Broker, needs: Callable[[], int]) -> AsyncIterator[N
     try:
         yield
     finally:
-        renewal.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewal
+        await end(renewal)
         with contextlib.suppress(TimeoutError):
             async with timeout(2):
                 await bucket.remove(revision)

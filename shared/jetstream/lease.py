@@ -17,7 +17,7 @@ from shared.errors import Conflict, Fenced, NotConnected, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.tasks import timeout
+from shared.tasks import end, timeout
 
 TTL_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -69,9 +69,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
     try:
         yield lease
     finally:
-        renewal.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewal
+        await end(renewal)
         if not lease.lost.is_set():
             lease.lost.set()
             with contextlib.suppress(TimeoutError):

@@ -39,6 +39,7 @@ from shared.project.model import Project
 from shared.project.read import decode_project
 from shared.project.shards import most_shards, spread
 from shared.project.variables import interpolate
+from shared.tasks import end
 from shared.telemetry.health import Health
 
 PROJECT_KEY = "project"
@@ -263,9 +264,7 @@ async def watch_config(
     try:
         yield watcher
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None, health: Health) -> None:

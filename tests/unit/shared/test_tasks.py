@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import Transient
-from shared.tasks import task_group, timeout, together
+from shared.tasks import end, task_group, timeout, together
 
 
 async def fail(seconds: float = 0.0) -> None:
@@ -124,3 +124,37 @@ async def test_a_task_cancelled_by_nobody_is_a_failure_of_all() -> None:
 
     with pytest.raises(Transient, match="driver was cancelled from inside"):
         await together(asyncio.sleep(60), driver())
+
+
+async def test_a_task_that_is_ended_does_not_take_the_cancellation_of_its_caller() -> None:
+    leaves, may_leave, went_on = asyncio.Event(), asyncio.Event(), False
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            leaves.set()
+            await may_leave.wait()
+
+    task = asyncio.create_task(slow())
+    await asyncio.sleep(0)
+
+    async def call() -> None:
+        nonlocal went_on
+        await end(task)
+        went_on = True
+
+    caller = asyncio.create_task(call())
+    await leaves.wait()
+    caller.cancel()
+    may_leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert not went_on
+
+
+async def test_ending_a_task_raises_what_it_ended_with() -> None:
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    with pytest.raises(ValueError, match="on purpose"):
+        await end(task)

@@ -61,9 +61,11 @@ class Bench:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         task = asyncio.create_task(self.workers.run())
-        yield
-        self.draining.set()
-        await task
+        try:
+            yield
+        finally:
+            self.draining.set()
+            await task
 
 
 class _Worker:
@@ -110,8 +112,30 @@ async def test_a_key_that_leaves_the_project(monkeypatch: pytest.MonkeyPatch, in
         bench.apply(1, a="1")
         await bench.until(lambda: len(bench.notes) == 1)
         bench.apply(2)
-        await bench.until(lambda: end in bench.notes)
-        assert list(bench.workers.keys) == []
+        await bench.until(lambda: end in bench.notes and not bench.workers.keys)
+
+
+async def test_a_service_that_drains_while_a_worker_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, leaves, may_leave = Bench(monkeypatch), asyncio.Event(), asyncio.Event()
+
+    async def work(self: _Worker, _lease: Lease, _ending: asyncio.Event) -> None:
+        self._bench.notes.append(f"{self._key} begins {self._definition}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            leaves.set()
+            await may_leave.wait()
+
+    monkeypatch.setattr(_Worker, "work", work)
+    async with asyncio.timeout(60):
+        async with bench.running():
+            bench.apply(1, a="1")
+            await bench.until(lambda: bench.notes == ["a begins 1"])
+            bench.apply(2)
+            await leaves.wait()
+            bench.draining.set()
+            await asyncio.sleep(0)
+            may_leave.set()
 
 
 async def test_a_worker_that_fails_begins_again_and_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
