@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 
 import duckdb
 
 PATIENCE_SECONDS = 60.0
+COLLECT_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
 
 
@@ -30,9 +32,12 @@ async def opened_here(path: Path | str) -> duckdb.DuckDBPyConnection:
     Raises:
         duckdb.Error: it was held for `PATIENCE_SECONDS`, or cannot be opened.
     """
-    ends_at = time.monotonic() + PATIENCE_SECONDS
-    while (link := _attempt(path, False, ends_at)) is None:
+    begun_at = time.monotonic()
+    while (link := _attempt(path, False, begun_at + PATIENCE_SECONDS)) is None:
         await asyncio.sleep(_LOOK_SECONDS)
+        if time.monotonic() > begun_at + COLLECT_SECONDS:
+            gc.collect()  # what a killed part of this process held closes its file when it is collected, and an idle process collects nothing
+            await asyncio.sleep(1)
     return link
 
 

@@ -6,6 +6,7 @@ replicas of it under `loader-2`, `loader-3`. Each replica of ingest has a port o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from shared.errors import Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
@@ -172,8 +174,17 @@ class Stack:
 
     async def apply(self, project: dict[str, Any]) -> int:
         """Applies a project as `penstock apply` does; returns its revision."""
-        async with connect(self.brokers.address("router"), "stack", patience_seconds=60) as broker:
-            await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=1, replicas=self.brokers.replicas))
+        wanted = topology.TopologySettings(deliver_max_frames=1, replicas=self.brokers.replicas)
+        ends_at = time.monotonic() + 60
+        while True:
+            try:
+                async with connect(self.brokers.address("router"), "stack", patience_seconds=60) as broker:
+                    await topology.ensure(broker, wanted)
+                break
+            except Transient:  # a node of a busy cluster is taken for offline for a moment; services try again too
+                if time.monotonic() > ends_at:
+                    raise
+            await asyncio.sleep(0.5)
         async with connect(self.brokers.url, "stack", patience_seconds=60) as broker:
             revision = await apply_project(broker, StoredProject(project, resolve(project, os.environ)))
         (self.folder / "penstock.yaml").write_text(yaml.safe_dump(project))
