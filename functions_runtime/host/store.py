@@ -144,7 +144,7 @@ class Store:
             kept = _decode(entry.value)
         except UNREADABLE as exc:
             raise CallError(
-                f"store: the value of {key[:50]!r} is damaged, or of a later release; delete it or set it anew"
+                f"store: the value of {key[:50]!r} is damaged, or of a later release; delete it or set it again"
             ) from exc
         return None if kept.key != key or (kept.ends_at and kept.ends_at <= self._clock()) else kept
 

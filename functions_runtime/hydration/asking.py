@@ -28,7 +28,7 @@ LATER = frozenset((202, 401, 403, 407, 408, 421, 425, 429))
 """Statuses under which the same request may succeed later. 401 and 403: a person mends the token."""
 
 MOST_AFTER_SECONDS = 24 * 3600.0
-"""No answer makes an event wait for longer, whatever its `Retry-After` says."""
+"""No answer makes an event wait for longer, not even by its `Retry-After`."""
 MOST_TIMES = 10**9
 _BOM = b"\xef\xbb\xbf"
 

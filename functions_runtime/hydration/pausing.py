@@ -70,7 +70,7 @@ class Pauses:
             state.until, state.wished, state.words = now + state.backoff.next(), False, answer.words
 
     def keep(self, webhooks: Collection[str]) -> None:
-        """Forgets the others: an option that is changed begins anew."""
+        """Forgets the others: a changed option begins again."""
         self._states = {name: state for name, state in self._states.items() if name in webhooks}
 
 

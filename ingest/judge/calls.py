@@ -25,7 +25,7 @@ from shared.events.outcome import DeadReason
 SUCCESS = Reply(200, b'{"success":true}')
 LONGEST_KEY = 4096
 _OF_SDKS = frozenset({"timestamp", "sequence", "messageId"})
-"""Members beside `batch` that SDKs write about the request: nobody misspelt them."""
+"""Members beside `batch` that SDKs write about the request: they are no misspelling."""
 
 
 class _Single(msgspec.Struct, gc=False):

@@ -95,7 +95,7 @@ def judge(
         items: their heads, if the caller could decode all of them at once, at half the price.
         fixed_type: the type of all of them, from the path.
         replaced: some of them may have held stray bytes (`Scan.replaced`).
-        ids_optional: the protocol asks for no id of a user, whatever the site says.
+        ids_optional: the protocol asks for no id of a user; the setting of the site does not count.
         crowded: which of them may nest too deeply, if the caller knows.
     """
     limits = parsed.admission.limits

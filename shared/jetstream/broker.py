@@ -109,7 +109,7 @@ class Broker:
 
     def _note_disconnect(self) -> None:
         self.connected.clear()
-        self.denied = ""  # the next connection may be allowed more; what is still denied is told again
+        self.denied = ""  # the next connection may have more rights; the broker tells again what it denies
 
     def _note_error(self, error: Exception) -> None:
         text = str(error).strip()

@@ -97,7 +97,7 @@ def value_of(entry: Entry | None, type_: type[T], *, packed: bool = False) -> T 
     except UNREADABLE as exc:
         raise SetupError(
             f"the value {entry.key} of the bucket `state` cannot be read: {exc}; run the release that wrote it, put its value of "
-            "before back, or delete it to begin anew"
+            "before back, or delete it to begin again"
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""Connections with shards whose destination goes back or is wiped: what is missing comes again in each shard, once."""
+"""Connections with shards whose destination goes back or is wiped: each shard loads the missing events again, once."""
 
 from __future__ import annotations
 

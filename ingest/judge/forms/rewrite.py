@@ -50,7 +50,7 @@ def judge_rewritten(
 
     Args:
         positions: of the events in the request, if they are not 0, 1, 2 …
-        ids_optional: the protocol asks for no id of a user, whatever the site says.
+        ids_optional: the protocol asks for no id of a user; the setting of the site does not count.
         quick: asked first, for most of them at a part of the price.
     """
     watched = gc.isenabled()

@@ -198,7 +198,7 @@ class Shapes:
         return count >= SIGHTINGS
 
     def _keep(self, names: tuple[str, ...], outline: _Outline, size: int) -> None:
-        """Keeps an outline in the young generation; if that is full it is the old one, which is forgotten if nobody asks for it."""
+        """Keeps an outline in the young generation; a full one becomes the old one, and an outline that no event needs is forgotten with it."""
         self._bytes += size
         if self._bytes > MOST_BYTES or len(self._young) >= MOST_OUTLINES:
             self._old, self._young, self._bytes = self._young, {}, outline.size

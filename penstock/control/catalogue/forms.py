@@ -153,7 +153,7 @@ def _quoted(text: str) -> str:
 
 
 def _camel(title: str) -> str:
-    """Returns a name for an interface. Letters of every script stay, but for those that older targets of TypeScript refuse."""
+    """Returns a name for an interface. Letters of every script stay, except letters that older targets of TypeScript refuse."""
     letters = (each if each <= "\uffff" and f"a{each}".isidentifier() and each != "_" else " " for each in title)
     name = "".join(word[:1].upper() + word[1:] for word in "".join(letters).split())
     return name if name.isidentifier() else f"Event{name}"

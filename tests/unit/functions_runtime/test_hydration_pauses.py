@@ -59,7 +59,7 @@ def test_an_address_that_asks_to_wait_is_left_alone_that_long_and_other_webhooks
     assert pauses.instead("hook") is None
     pauses.note("hook", hydrate_of(), GOOD)
     pauses.note("hook", hydrate_of(at_once=2), AWAY)
-    assert pauses.instead("hook") is None  # the row began anew
+    assert pauses.instead("hook") is None  # the row began again
 
 
 @pytest.mark.parametrize("status", [202, 408, 425, 500])

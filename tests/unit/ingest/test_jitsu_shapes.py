@@ -143,7 +143,7 @@ def test_memory_is_bounded_whatever_shapes_come(monkeypatch: pytest.MonkeyPatch)
             event = _members(_encode({"event_type": f"e{variant}", "event_id": "e-1", f"p{number}": 1}))
             for _ in range(ENOUGH):
                 known.rewritten(event)
-            assert len(known._young) <= 8  # what is bounded is not to be seen from outside
+            assert len(known._young) <= 8  # the bound does not show from outside
             assert len(known._old) <= 8
             assert len(known._counts) <= 100
             assert max(len(each.shapes) for each in (*known._young.values(), *known._old.values())) <= 4

@@ -1,4 +1,4 @@
-"""The table in which rows are tried leaves nothing behind, whatever ends the trial."""
+"""The table in which rows are tried leaves nothing behind, however the trial ends."""
 
 from __future__ import annotations
 

@@ -145,6 +145,6 @@ async def test_a_connection_that_passed_a_split_waits_at_another_one_in_its_plac
     layouts["shop"] = Layout(incarnation="i", splits=[Split(1, 1), Split(80, 4)])
     assert view.may_hold_back(90)
     assert "routes frames before 80 still" in await view.holds_back("c", 90)
-    layouts["shop"] = Layout(incarnation="made anew", splits=[Split(1, 1), Split(50, 4)])
+    layouts["shop"] = Layout(incarnation="made again", splits=[Split(1, 1), Split(50, 4)])
     assert view.may_hold_back(60)
     assert "no router has begun yet" in await view.holds_back("c", 60)

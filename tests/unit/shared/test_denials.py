@@ -1,4 +1,4 @@
-"""What the broker denies a service: told while the connection stands, and told anew by the next one."""
+"""What the broker denies a service: a service tells it while the connection stands; the next connection tells it again."""
 
 from __future__ import annotations
 

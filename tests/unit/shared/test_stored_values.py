@@ -1,4 +1,4 @@
-"""Values of buckets that are damaged, or of a later release: named with what to do, and no end of whoever reads them."""
+"""Values of buckets that are damaged, or of a later release: the error names the key and the remedy, and no reader ends."""
 
 from __future__ import annotations
 
