@@ -104,7 +104,7 @@ class Fetcher:
                             return await _got(answer, most_bytes)
                     target = url.join(URL(place))
                     if target.scheme not in ("http", "https") or not target.host:
-                        raise CallError(f"{host} redirects to an address that is not http")
+                        raise CallError(f"{host} redirects to no http address")
                     if target.origin() != url.origin():
                         sent = {"accept": "application/json", "accept-encoding": "identity"}
                     url, host = target, target.host

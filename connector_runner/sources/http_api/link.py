@@ -300,7 +300,7 @@ def _joined(url: URL, location: str, shown: str) -> URL:
     except ValueError:
         target = URL()
     if target.scheme not in ("http", "https") or not target.raw_host:
-        raise SetupError(f"{shown}: the API redirects to an address that is not http")
+        raise SetupError(f"{shown}: the API redirects to no http address")
     return target
 
 
